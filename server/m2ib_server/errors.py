@@ -1,0 +1,142 @@
+"""Owns the faults that a request or a package can have: who is at fault, what was seen and what is allowed.
+
+No fault carries a caller's text, pixels or DICOM identifiers; `seen` is a size, a count, a type or a name of ours.
+"""
+
+from enum import Enum, auto
+
+
+class Code(Enum):
+    """Who is at fault, in words that know nothing of gRPC."""
+
+    INVALID = auto()
+    NOT_FOUND = auto()
+    BUSY = auto()
+    UNAVAILABLE = auto()
+    EXPIRED = auto()
+    INTERNAL = auto()
+
+
+class ServiceError(Exception):
+    """A fault with a code, a stable reason and a text that is safe to send."""
+
+    code = Code.INTERNAL
+    reason = "INTERNAL"
+
+
+class InvalidField(ServiceError):
+    """A field of the request is not what is allowed."""
+
+    code = Code.INVALID
+    reason = "INVALID_FIELD"
+
+    def __init__(self, field: str, *, seen: str, allowed: str) -> None:
+        """Name the field in proto notation (`settings.beta`), what was seen in it and what is allowed."""
+        super().__init__(f"{field}: seen {seen}; allowed: {allowed}")
+        self.field = field
+        self.seen = seen
+        self.allowed = allowed
+
+
+class ImageEmpty(InvalidField):
+    """The request holds no image."""
+
+    reason = "IMAGE_EMPTY"
+
+
+class ImageUndecodable(InvalidField):
+    """The bytes are no image of a known format, or a broken one."""
+
+    reason = "IMAGE_UNDECODABLE"
+
+
+class ImageTooLarge(InvalidField):
+    """The image has more bytes or pixels than the server takes."""
+
+    reason = "IMAGE_TOO_LARGE"
+
+
+class TransferSyntaxUnsupported(InvalidField):
+    """The DICOM object is encoded in a way that no installed decoder reads."""
+
+    reason = "TRANSFER_SYNTAX_UNSUPPORTED"
+
+
+class TensorInvalid(InvalidField):
+    """The tensor has a wrong shape, a wrong size or values that are not finite."""
+
+    reason = "TENSOR_INVALID"
+
+
+class TextEmpty(InvalidField):
+    """The text has no token of its own."""
+
+    reason = "TEXT_EMPTY"
+
+
+class TextTooLong(InvalidField):
+    """The text has more tokens than the model takes, and truncation was not asked for."""
+
+    reason = "TEXT_TOO_LONG"
+
+
+class SettingOutOfRange(InvalidField):
+    """A setting lies outside its range."""
+
+    reason = "SETTING_OUT_OF_RANGE"
+
+
+class ModelUnknown(ServiceError):
+    """No loaded model has that name, or no name was given and several are loaded."""
+
+    code = Code.NOT_FOUND
+    reason = "MODEL_UNKNOWN"
+
+    def __init__(self, *, loaded: list[str]) -> None:
+        """Tell which names would have been right; the name asked for is the caller's and is not repeated."""
+        super().__init__(f"model: no such model is loaded; allowed: {', '.join(loaded) or 'none, no model is loaded'}")
+        self.loaded = loaded
+
+
+class QueueFull(ServiceError):
+    """More requests wait than the server admits."""
+
+    code = Code.BUSY
+    reason = "QUEUE_FULL"
+
+    def __init__(self, *, depth: int, limit: int) -> None:
+        """Tell how many jobs wait and how many may."""
+        super().__init__(f"the queue holds {depth} of {limit} jobs; retry later")
+
+
+class Draining(ServiceError):
+    """The server is shutting down and takes no new request."""
+
+    code = Code.UNAVAILABLE
+    reason = "DRAINING"
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("the server is shutting down; retry elsewhere or later")
+
+
+class DeadlineExpired(ServiceError):
+    """The caller's deadline passed before the answer was ready."""
+
+    code = Code.EXPIRED
+    reason = "DEADLINE_EXPIRED"
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("the deadline passed before the answer was ready")
+
+
+class EvaluationFailed(ServiceError):
+    """A graph could not be evaluated; the cause is in the server's log under the request's id."""
+
+    code = Code.INTERNAL
+    reason = "EVALUATION_FAILED"
+
+    def __init__(self) -> None:
+        """Say so without repeating the runtime's own text, which may hold values."""
+        super().__init__("the model could not be evaluated on this input")
