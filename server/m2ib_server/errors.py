@@ -140,3 +140,26 @@ class EvaluationFailed(ServiceError):
     def __init__(self) -> None:
         """Say so without repeating the runtime's own text, which may hold values."""
         super().__init__("the model could not be evaluated on this input")
+
+
+class PackageCorrupt(ServiceError):
+    """A model package is not what its manifest says, or has no manifest that this server reads."""
+
+    code = Code.UNAVAILABLE
+    reason = "PACKAGE_CORRUPT"
+
+    def __init__(self, file: str, *, seen: str, allowed: str) -> None:
+        """Name the package's file, what was seen in it and what is allowed."""
+        super().__init__(f"{file}: seen {seen}; allowed: {allowed}")
+        self.file = file
+
+
+class DeviceUnavailable(ServiceError):
+    """The device that was asked for cannot be had; there is no silent fallback."""
+
+    code = Code.UNAVAILABLE
+    reason = "DEVICE_UNAVAILABLE"
+
+    def __init__(self, device: str, *, seen: str, allowed: str) -> None:
+        """Name the device, the execution providers that this build has, and the one it needs."""
+        super().__init__(f"device {device}: seen {seen}; allowed: {allowed}")

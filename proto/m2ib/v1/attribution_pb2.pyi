@@ -271,7 +271,7 @@ Global___ExplainStreamResponse: _TypeAlias = ExplainStreamResponse  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
-    """One optimisation step that is done. A reader that is slow may miss some: the newest one replaces those not yet sent."""
+    """One optimisation step that is done. A reader that falls far behind misses the oldest of those not yet sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -669,7 +669,7 @@ class Rendering(_message.Message):
     """The frame explained, from 1."""
     window_source: _builtins.str
     """Where the grey scale came from: "none" (the image is 8-bit), "full range", "request window", "window",
-    "voi lut" or "percentiles".
+    "voi lut", "default window" or "percentiles".
     """
     inverted: _builtins.bool
     """True when the grey scale was inverted (MONOCHROME1 or PresentationLUTShape INVERSE)."""
@@ -1061,6 +1061,7 @@ class Limits(_message.Message):
     MAX_IMAGE_PIXELS_FIELD_NUMBER: _builtins.int
     MAX_SCORE_IMAGES_FIELD_NUMBER: _builtins.int
     MAX_SCORE_TEXTS_FIELD_NUMBER: _builtins.int
+    MAX_TEXT_CHARACTERS_FIELD_NUMBER: _builtins.int
     max_steps: _builtins.int
     """The most optimisation steps."""
     max_samples: _builtins.int
@@ -1073,6 +1074,8 @@ class Limits(_message.Message):
     """The most images in a ScoreRequest."""
     max_score_texts: _builtins.int
     """The most texts in a ScoreRequest."""
+    max_text_characters: _builtins.int
+    """The longest text, in Unicode code points; the model's context length is a bound of its own."""
     def __init__(
         self,
         *,
@@ -1082,10 +1085,11 @@ class Limits(_message.Message):
         max_image_pixels: _builtins.int = ...,
         max_score_images: _builtins.int = ...,
         max_score_texts: _builtins.int = ...,
+        max_text_characters: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_samples", b"max_samples", "max_score_images", b"max_score_images", "max_score_texts", b"max_score_texts", "max_steps", b"max_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_samples", b"max_samples", "max_score_images", b"max_score_images", "max_score_texts", b"max_score_texts", "max_steps", b"max_steps", "max_text_characters", b"max_text_characters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

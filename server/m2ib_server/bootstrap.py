@@ -1,0 +1,175 @@
+"""Builds the rooms from the settings, serves until told to stop, drains."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
+from m2ib_server import __version__
+from m2ib_server.api import AttributionServicer
+from m2ib_server.engine import Catalogue, Engine, Evaluator, FeatureCache, LoadedModel, load_model, warm_up
+from m2ib_server.package import find_packages, open_package
+from m2ib_server.runtime import DeviceKind, open_device
+from m2ib_server.settings import ServerSettings
+from m2ib_server.telemetry import log_event
+
+SERVICE = attribution_pb2.DESCRIPTOR.services_by_name["AttributionService"].full_name
+MODEL_HEALTH = "m2ib.v1.Model/{name}"  # the name under which a model's health is asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """What a server is made of, warm and ready to serve.
+
+    Attributes:
+        catalogue: the loaded models.
+        engine: running.
+        ended: set once the engine's compute thread has ended by a fault of ours.
+    """
+
+    catalogue: Catalogue
+    engine: Engine
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+def build(settings: ServerSettings) -> Rooms:
+    """Open every package, load it, and run every graph once.
+
+    Raises:
+        PackageCorrupt: a package is not what its manifest says.
+        DeviceUnavailable: the device cannot be had.
+        ServiceError: the warm-up failed.
+    """
+    device = open_device(DeviceKind(settings.device), threads=settings.threads)
+    models = [load_model(open_package(folder), device) for folder in find_packages(settings.models)]
+    catalogue = Catalogue(models)
+    evaluator = Evaluator(
+        {model.digest: model for model in models},
+        max_rows=settings.engine.max_rows,
+        cache=FeatureCache(settings.engine.cache_bytes),
+    )
+    rooms = Rooms(catalogue=catalogue, engine=Engine(evaluator, limits=settings.engine, threads=settings.threads))
+    rooms.engine.start(on_death=rooms.ended.set)
+    try:
+        for model in catalogue:
+            warm_up(model, rooms.engine)
+            log_event("model ready", model=model.manifest.name, version=model.manifest.version, digest=model.digest)
+    except BaseException:
+        rooms.engine.close()
+        raise
+    return rooms
+
+
+async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
+    """Serve until SIGTERM, SIGINT, the end of standard input if so set, or the engine's death; then drain.
+
+    Returns:
+        True after a drain that was asked for, False when the engine died.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    servicer = AttributionServicer(rooms.catalogue, rooms.engine, settings)
+    server = grpc.aio.server(options=channel_options(settings.max_message_bytes))
+    attribution_pb2_grpc.add_AttributionServiceServicer_to_server(servicer, server)
+    status = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    if settings.reflection:
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+    address = _listen(server, settings.listen)
+    await server.start()
+    for name in health_names(list(rooms.catalogue)):
+        await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+    log_event("ready", address=address, version=__version__, device=settings.device, threads=settings.threads)
+    if settings.ready_file is not None:
+        _write_ready(settings.ready_file, address)
+    reason = await _until_stopped(rooms, exit_with_stdin=settings.exit_with_stdin)
+    log_event("draining", reason=reason, grace_seconds=settings.grace_seconds)
+    await status.enter_graceful_shutdown()
+    await server.stop(settings.grace_seconds)
+    rooms.engine.close()
+    servicer.close()
+    log_event("stopped", reason=reason)
+    return not rooms.ended.is_set()
+
+
+def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
+    """Return the server's channel options: explicit limits, a port of its own, pings that firewalls make necessary."""
+    return [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, not a wish
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+    ]
+
+
+def is_serving(address: str, service: str, timeout_seconds: float) -> bool:
+    """Ask a server for the health of a service; no answer in time means no."""
+    with grpc.insecure_channel(address) as channel:
+        request = health_pb2.HealthCheckRequest(service=service)
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_seconds)
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def health_names(models: Sequence[LoadedModel]) -> list[str]:
+    """Return the names under which health is asked for: the whole server, the service, each model."""
+    return ["", SERVICE, *(MODEL_HEALTH.format(name=model.manifest.name) for model in models)]
+
+
+def _listen(server: grpc.aio.Server, listen: str) -> str:
+    """Bind, and return "host:port" with the port that was taken."""
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError as error:
+        raise OSError(f"listen: cannot listen on {listen}; allowed: a free host:port") from error
+    return f"{listen.rpartition(':')[0]}:{port}"
+
+
+def _write_ready(path: Path, address: str) -> None:
+    """Write the address so that whoever watches the file never sees half of it."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial.write_text(address, encoding="ascii")
+    partial.rename(path)
+
+
+async def _until_stopped(rooms: Rooms, *, exit_with_stdin: bool) -> str:
+    """Wait for a reason to stop and name it."""
+    loop = asyncio.get_running_loop()
+    reason: asyncio.Future[str] = loop.create_future()
+
+    def stop(why: str) -> None:
+        if not reason.done():
+            reason.set_result(why)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number.name)
+    _watch(loop, rooms.ended.wait, lambda: stop("engine died"))
+    if exit_with_stdin:
+        _watch(loop, sys.stdin.buffer.read, lambda: stop("standard input ended"))
+    return await reason
+
+
+def _watch(loop: asyncio.AbstractEventLoop, wait: Callable[[], object], then: Callable[[], None]) -> None:
+    """Call `then` on the loop once `wait`, which blocks, returns; a daemon thread, so it never holds up an exit."""
+
+    def watch() -> None:
+        wait()
+        loop.call_soon_threadsafe(then)
+
+    threading.Thread(target=watch, name="m2ib-watch", daemon=True).start()

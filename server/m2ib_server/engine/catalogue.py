@@ -1,0 +1,142 @@
+"""Owns the models that are loaded: each one's package, graphs, tokeniser and reference texts."""
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from m2ib_server.engine.ranking import ReferenceTexts
+from m2ib_server.errors import ModelUnknown, PackageCorrupt
+from m2ib_server.imaging import ModelInput, Resampling
+from m2ib_server.methods import EncoderInput, Side
+from m2ib_server.package import ModelPackage, Role
+from m2ib_server.runtime import Device, FrozenGraph, open_graphs
+from m2ib_server.text import EncodedText, Tokeniser
+
+VISION_ROLES = frozenset({Role.VISION_HEAD, Role.VISION_TAIL, Role.VISION_TAIL_GRAD})
+
+
+class LoadedModel:
+    """A package with its graphs on a device, ready to be asked."""
+
+    def __init__(self, package: ModelPackage, graphs: Mapping[Role, FrozenGraph], device: Device) -> None:
+        """Read the package's tokeniser, preprocessing and reference texts.
+
+        Raises:
+            PackageCorrupt: the tokeniser or the preprocessing is not usable.
+        """
+        self.package = package
+        self.manifest = package.manifest
+        self.digest = package.digest
+        self.model_input = _model_input(package)
+        self.tokeniser = _tokeniser(package)
+        self.references = ReferenceTexts(package, device.torch_device)
+        self._graphs = graphs
+        self._device = device.torch_device
+
+    def run(self, role: Role, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Evaluate one graph."""
+        return self._graphs[role].run(inputs)
+
+    def layer(self, role: Role) -> int:
+        """Return the bottleneck's block in the encoder that the graph is a part of."""
+        return self.manifest.vision.layer if role in VISION_ROLES else self.manifest.text.layer
+
+    def image_input(self, pixel_values: NDArray[np.float32]) -> EncoderInput:
+        """Take pixel values, float32 [channels, height, width]; the digest covers every one of them."""
+        rows = torch.from_numpy(pixel_values)[None].to(self._device)
+        digest = hashlib.sha256(pixel_values.tobytes()).hexdigest()
+        return EncoderInput(side=Side.IMAGE, inputs={"pixel_values": rows}, digest=digest)
+
+    def text_input(self, text: EncodedText) -> EncoderInput:
+        """Take token ids; the digest covers them and the pooled position."""
+        token_ids = torch.tensor([text.token_ids], dtype=torch.int64, device=self._device)
+        mask = torch.ones_like(token_ids)
+        pooled = torch.tensor([text.pooled_position], dtype=torch.int64, device=self._device)
+        content = np.asarray([text.pooled_position, *text.token_ids], dtype="<i8")
+        return EncoderInput(
+            side=Side.TEXT,
+            inputs={"token_ids": token_ids, "attention_mask": mask},
+            context={"attention_mask": mask, "pooled_position": pooled},
+            digest=hashlib.sha256(content.tobytes()).hexdigest(),
+        )
+
+
+class Catalogue:
+    """The loaded models, by name."""
+
+    def __init__(self, models: Collection[LoadedModel]) -> None:
+        """List models.
+
+        Raises:
+            PackageCorrupt: two packages have the same name.
+        """
+        self._by_name: dict[str, LoadedModel] = {}
+        for model in sorted(models, key=lambda model: model.manifest.name):
+            name = model.manifest.name
+            if name in self._by_name:
+                folder = str(model.package.folder)
+                raise PackageCorrupt(folder, seen=f"a second model named {name!r}", allowed="one package per name")
+            self._by_name[name] = model
+
+    def __iter__(self) -> Iterator[LoadedModel]:
+        return iter(self._by_name.values())
+
+    def find(self, name: str) -> LoadedModel:
+        """Return a model by its name; no name means the only one loaded.
+
+        Raises:
+            ModelUnknown: there is none of that name, or several and no name was given.
+        """
+        if not name and len(self._by_name) == 1:
+            return next(iter(self._by_name.values()))
+        if name not in self._by_name:
+            raise ModelUnknown(loaded=list(self._by_name))
+        return self._by_name[name]
+
+
+def load_model(package: ModelPackage, device: Device) -> LoadedModel:
+    """Load a package on a device.
+
+    Raises:
+        PackageCorrupt: a file of it is not usable.
+        DeviceUnavailable: the device's provider was not taken.
+    """
+    return LoadedModel(package, open_graphs(package, device), device)
+
+
+def _model_input(package: ModelPackage) -> ModelInput:
+    preprocessing = package.manifest.preprocessing
+    try:
+        model_input = ModelInput(
+            size=package.manifest.vision.image_size,
+            mean=tuple(preprocessing.mean),
+            std=tuple(preprocessing.std),
+            resampling=Resampling(preprocessing.resampling),
+        )
+        _check_channels(model_input, package.manifest.vision.channels)
+    except ValueError as error:
+        path = str(package.folder / "manifest.json")
+        raise PackageCorrupt(path, seen="preprocessing that is not usable", allowed="mean, std, resampling") from error
+    return model_input
+
+
+def _check_channels(model_input: ModelInput, channels: int) -> None:
+    if len(model_input.mean) != channels:
+        raise ValueError("a mean and a std for every channel")
+
+
+def _tokeniser(package: ModelPackage) -> Tokeniser:
+    path, text = package.path(package.manifest.tokenizer_file), package.manifest.text
+    try:
+        return Tokeniser(
+            path.read_bytes(),
+            context_length=text.context_length,
+            start_token_id=text.start_token_id,
+            end_token_id=text.end_token_id,
+        )
+    except Exception as error:  # the tokenizers library raises plain Exception
+        raise PackageCorrupt(str(path), seen="no usable tokeniser", allowed="a tokenizer.json") from error

@@ -1,0 +1,40 @@
+"""Ranks a similarity among those of a package's reference texts, so that a wrong text can be told from a right one."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from m2ib_server.package import ModelPackage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceRank:
+    """Where a similarity stands; fields as in m2ib.v1.ReferenceRank."""
+
+    rank: int
+    references: int
+    best_reference: str
+    best_similarity: float
+    mean_similarity: float
+
+
+class ReferenceTexts:
+    """A package's reference texts, embedded at export."""
+
+    def __init__(self, package: ModelPackage, device: torch.device) -> None:
+        """Read the texts and their embeddings."""
+        self.texts = package.reference_texts()
+        self._embeddings = torch.from_numpy(package.reference_embeddings()).to(device)
+
+    def rank(self, image_embedding: Tensor, similarity: float) -> ReferenceRank:
+        """Rank a similarity of an image with some text, given the image's normalised embedding [1, width]."""
+        similarities = (image_embedding @ self._embeddings.T)[0].cpu()
+        best = int(similarities.argmax())
+        return ReferenceRank(
+            rank=1 + int((similarities > similarity).sum()),
+            references=len(self.texts),
+            best_reference=self.texts[best],
+            best_similarity=float(similarities[best]),
+            mean_similarity=float(similarities.mean()),
+        )

@@ -1,0 +1,37 @@
+"""Runs every graph of a model once before it is served: what fails here would fail for the first caller."""
+
+import torch
+
+from m2ib_server.engine.catalogue import LoadedModel
+from m2ib_server.engine.engine import Engine
+from m2ib_server.engine.job import Job
+from m2ib_server.errors import PackageCorrupt
+from m2ib_server.methods import Attribution, M2IBSettings, MaskShape, Side, explain
+
+WARM_UP = M2IBSettings(beta=0.1, steps=2, samples=2, learning_rate=1.0, mask_shape=MaskShape.CHANNEL, seed=0)
+_TIMEOUT_SECONDS = 300
+
+
+def warm_up(model: LoadedModel, engine: Engine) -> None:
+    """Explain a black image and the first reference text, both sides.
+
+    Raises:
+        PackageCorrupt: an attribution is not finite, or has not one value per token.
+        ServiceError: whatever the engine answers.
+    """
+    text = model.tokeniser.encode(model.references.texts[0], truncate=True)
+    image = model.image_input(torch.zeros(model.model_input.shape).numpy())
+    method = explain(image, model.text_input(text), WARM_UP, tuple(Side))
+    job: Job[Attribution] = Job(method, model=model.digest)
+    engine.submit(job)
+    attribution = job.reply.result(timeout=_TIMEOUT_SECONDS)
+    vision = model.manifest.vision
+    tokens = {
+        Side.IMAGE: vision.leading_tokens + vision.grid_rows * vision.grid_columns,
+        Side.TEXT: len(text.token_ids),
+    }
+    for side, course in attribution.course.items():
+        bits = course[-1].bits
+        if bits.shape != (tokens[side],) or not bool(torch.isfinite(bits).all()):
+            seen = f"an {side} attribution of shape {list(bits.shape)}, or one that is not finite"
+            raise PackageCorrupt(str(model.package.folder), seen=seen, allowed=f"{tokens[side]} finite values")

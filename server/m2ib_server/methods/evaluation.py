@@ -1,0 +1,71 @@
+"""Owns what a method says to whoever runs it: evaluate these rows, or: this step is done. Runs nothing itself."""
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from torch import Tensor
+
+from m2ib_server.package import Role
+
+Outcome = TypeVar("Outcome")
+
+
+class Side(StrEnum):
+    """One of the two encoders."""
+
+    IMAGE = "image"
+    TEXT = "text"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Rows that a method wants evaluated by one frozen graph.
+
+    Attributes:
+        role: the graph.
+        inputs: a tensor for each input port; dimension 0 counts rows, as many in each. Rows are independent.
+        digest: SHA-256 of the content on which alone the outputs depend, so that they may be kept; None when they
+            depend on more, such as noise.
+    """
+
+    role: Role
+    inputs: Mapping[str, Tensor]
+    digest: str | None = None
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return next(iter(self.inputs.values())).shape[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDone:
+    """An optimisation step that is done.
+
+    Attributes:
+        side: the side whose mask is optimised.
+        step: the step just done, from 1.
+        steps: the steps in all.
+        loss: the objective at this step.
+        similarity: the mean cosine similarity of the noised rows with the other side, in [-1, 1].
+        bits: information per token [tokens], in bits, >= 0, on the CPU.
+    """
+
+    side: Side
+    step: int
+    steps: int
+    loss: float
+    similarity: float
+    bits: Tensor
+
+    @property
+    def bits_kept(self) -> float:
+        """Information summed over tokens, in bits."""
+        return float(self.bits.sum())
+
+
+# A method yields what it wants evaluated, alone or several at once, and gets the output tensors back, in order and
+# flat; it yields a step that is done and gets nothing back; it returns its outcome.
+Method = Generator[Evaluation | tuple[Evaluation, ...] | StepDone, tuple[Tensor, ...], Outcome]

@@ -1,0 +1,108 @@
+"""Chooses execution providers and session options for a device; pure but for asking what this machine has."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import onnxruntime
+import torch
+
+from m2ib_server.errors import DeviceUnavailable
+
+ProviderList = list[tuple[str, dict[str, str]]]
+
+
+class DeviceKind(StrEnum):
+    """What evaluates the graphs."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    TENSORRT = "tensorrt"
+
+
+PROVIDER_BY_KIND = {
+    DeviceKind.CPU: "CPUExecutionProvider",
+    DeviceKind.CUDA: "CUDAExecutionProvider",
+    DeviceKind.TENSORRT: "TensorrtExecutionProvider",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """Where the mask and the graphs live.
+
+    Attributes:
+        kind: the execution provider's kind.
+        torch_device: where torch keeps the mask, its noise and every bound tensor.
+        threads: compute threads of ONNX Runtime and of torch, at least 1.
+        providers: ONNX Runtime's providers with their options, in order of preference.
+        stream: the CUDA stream that torch and ONNX Runtime share; None on a CPU.
+    """
+
+    kind: DeviceKind
+    torch_device: torch.device
+    threads: int
+    providers: ProviderList
+    stream: "torch.cuda.Stream | None" = None
+
+
+def open_device(kind: DeviceKind, *, threads: int, index: int = 0) -> Device:
+    """Open a device, or refuse.
+
+    Raises:
+        DeviceUnavailable: this build of ONNX Runtime lacks the provider, or torch sees no such GPU.
+    """
+    check_provider(kind, onnxruntime.get_available_providers())
+    if kind is DeviceKind.CPU:
+        return Device(
+            kind=kind,
+            torch_device=torch.device("cpu"),
+            threads=threads,
+            providers=providers_for(kind, index=index, stream=0),
+        )
+    if not torch.cuda.is_available():
+        raise DeviceUnavailable(kind, seen="a torch that sees no GPU", allowed="a torch built for CUDA and a GPU")
+    # ONNX Runtime takes stream 0 for "none given", so torch's default stream cannot be shared.
+    stream = torch.cuda.Stream(index)  # type: ignore[no-untyped-call]
+    return Device(
+        kind=kind,
+        torch_device=torch.device("cuda", index),
+        threads=threads,
+        providers=providers_for(kind, index=index, stream=stream.cuda_stream),
+        stream=stream,
+    )
+
+
+def check_provider(kind: DeviceKind, available: Sequence[str]) -> None:
+    """Refuse a device whose provider is not among those available.
+
+    Raises:
+        DeviceUnavailable: naming the providers seen and the one needed.
+    """
+    if PROVIDER_BY_KIND[kind] not in available:
+        raise DeviceUnavailable(kind, seen=", ".join(available) or "none", allowed=PROVIDER_BY_KIND[kind])
+
+
+def providers_for(kind: DeviceKind, *, index: int, stream: int) -> ProviderList:
+    """Return the providers with their options; each falls back, node by node, to the next one.
+
+    `stream` is the address of a CUDA stream, so that graphs run in order with torch's own work on it.
+    """
+    cpu: ProviderList = [(PROVIDER_BY_KIND[DeviceKind.CPU], {})]
+    gpu_options = {"device_id": str(index), "user_compute_stream": str(stream)}
+    if kind is DeviceKind.CPU:
+        return cpu
+    cuda: ProviderList = [(PROVIDER_BY_KIND[DeviceKind.CUDA], gpu_options)]
+    if kind is DeviceKind.CUDA:
+        return cuda + cpu
+    return [(PROVIDER_BY_KIND[DeviceKind.TENSORRT], gpu_options), *cuda, *cpu]
+
+
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Return options for a session: one pool of `threads`, which sleep when idle rather than spin."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options

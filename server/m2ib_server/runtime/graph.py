@@ -1,0 +1,110 @@
+"""Evaluates one frozen graph on torch tensors' own memory: inputs are bound, outputs wrapped, nothing is copied."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import PackageNotFoundError, version
+
+import onnxruntime
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from m2ib.v1 import manifest_pb2 as pb
+from m2ib_server.errors import DeviceUnavailable, EvaluationFailed, PackageCorrupt
+from m2ib_server.package import ModelPackage, Role
+from m2ib_server.runtime.device import PROVIDER_BY_KIND, Device, session_options
+
+ORT_TYPE = {pb.ELEMENT_TYPE_FLOAT32: "tensor(float)", pb.ELEMENT_TYPE_INT64: "tensor(int64)"}
+TORCH_TYPE = {pb.ELEMENT_TYPE_FLOAT32: torch.float32, pb.ELEMENT_TYPE_INT64: torch.int64}
+
+
+class FrozenGraph:
+    """A graph of a package, loaded on a device."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, signature: pb.Graph, device: Device) -> None:
+        """Wrap a session whose signature has been checked."""
+        self.signature = signature
+        self._session = session
+        self._device = device
+        self._outputs = [port.name for port in signature.outputs]
+
+    def run(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Evaluate the graph.
+
+        Args:
+            inputs: one contiguous tensor on this graph's device for each input port, of the port's type.
+
+        Returns:
+            One tensor for each output port, in order, on the same device.
+
+        Raises:
+            EvaluationFailed: ONNX Runtime refused or failed; its own text stays in the exception's cause.
+        """
+        binding = self._session.io_binding()
+        with self._in_order():
+            for port in self.signature.inputs:
+                tensor = _checked(inputs[port.name], port, self._device)
+                binding.bind_ortvalue_input(port.name, onnxruntime.OrtValue.from_dlpack(tensor))
+            for name in self._outputs:
+                where = self._device.torch_device
+                binding.bind_output(name, where.type, where.index or 0)
+            try:
+                self._session.run_with_iobinding(binding)
+            except Exception as error:
+                raise EvaluationFailed from error
+            return tuple(from_dlpack(value) for value in binding.get_outputs())
+
+    def _in_order(self) -> AbstractContextManager[object]:
+        """Keep torch on the stream that the providers were given, so that neither reads what is not written yet."""
+        stream = self._device.stream
+        return nullcontext() if stream is None else torch.cuda.stream(stream)
+
+
+def open_graphs(package: ModelPackage, device: Device) -> dict[Role, FrozenGraph]:
+    """Load a package's graphs and hold each against the signature in the manifest.
+
+    Raises:
+        PackageCorrupt: a graph cannot be loaded or has another signature.
+        DeviceUnavailable: ONNX Runtime did not take the provider that was asked for.
+    """
+    return {role: _open(package, package.graph(role), device) for role in Role}
+
+
+def software_version(distribution: str) -> str:
+    """Return an installed distribution's version, or "" where it goes by another name here."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""
+
+
+def _open(package: ModelPackage, graph: pb.Graph, device: Device) -> FrozenGraph:
+    path = package.path(graph.file)
+    try:
+        session = onnxruntime.InferenceSession(str(path), session_options(device.threads), providers=device.providers)
+    except Exception as error:
+        raise PackageCorrupt(str(path), seen="no loadable graph", allowed="an ONNX graph") from error
+    if (wanted := PROVIDER_BY_KIND[device.kind]) not in session.get_providers():
+        raise DeviceUnavailable(device.kind, seen=", ".join(session.get_providers()), allowed=wanted)
+    for kind, ports, nodes in (
+        ("inputs", graph.inputs, session.get_inputs()),
+        ("outputs", graph.outputs, session.get_outputs()),
+    ):
+        _check_ports(str(path), kind, list(ports), nodes)
+    return FrozenGraph(session, graph, device)
+
+
+def _check_ports(path: str, kind: str, ports: list[pb.Port], nodes: list[onnxruntime.NodeArg]) -> None:
+    allowed = [(port.name, ORT_TYPE.get(port.element_type, "?"), list(port.shape)) for port in ports]
+    seen = [(node.name, node.type, [size if isinstance(size, int) else 0 for size in node.shape]) for node in nodes]
+    if seen != allowed:
+        raise PackageCorrupt(path, seen=f"{kind} {seen}", allowed=f"{kind} {allowed}")
+
+
+def _checked(tensor: Tensor, port: pb.Port, device: Device) -> Tensor:
+    """Hold a tensor against a port: a mistake here is ours, not the caller's."""
+    sizes = [allowed or seen for allowed, seen in zip(port.shape, tensor.shape, strict=True)]
+    assert list(tensor.shape) == sizes, (port.name, tensor.shape)
+    assert tensor.dtype == TORCH_TYPE[port.element_type], (port.name, tensor.dtype)
+    assert tensor.device == device.torch_device, (port.name, tensor.device)
+    return tensor.detach().contiguous()

@@ -1,0 +1,46 @@
+"""Fixtures that take seconds to make, made once: exported packages and running servers."""
+
+import shutil
+from importlib.resources import as_file, files
+
+import pytest
+from checkpoints import write_checkpoint
+from packages import export
+from serving import running_server
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny", "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_package(tiny_checkpoint, tmp_path_factory):
+    return export(tiny_checkpoint, tmp_path_factory.mktemp("package") / "tiny", "--name", "tiny", "--version", "1")
+
+
+@pytest.fixture(scope="session")
+def demo_checkpoint():
+    with as_file(files("m2ib_export.demo") / "checkpoint") as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def demo_package(tmp_path_factory):
+    return export("demo", tmp_path_factory.mktemp("package") / "demo")
+
+
+@pytest.fixture(scope="session")
+def models(tiny_package, demo_package, tmp_path_factory):
+    """A folder with two models."""
+    folder = tmp_path_factory.mktemp("models")
+    for package in (tiny_package, demo_package):
+        shutil.copytree(package, folder / package.name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(models, tmp_path_factory):
+    """A server with two models that every test may call and none may stop."""
+    with running_server(models, tmp_path_factory.mktemp("server"), "--reflection") as running:
+        yield running

@@ -1,0 +1,153 @@
+import math
+
+import pytest
+import torch
+from fakes.graphs import FakeGraphs, encoder_input
+from m2ib_server.methods import Evaluation, M2IBSettings, MaskShape, Side, StepDone, explain, score
+from m2ib_server.methods.bottleneck import information_nats, initial_alpha, noised_features
+from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import normalize
+
+SETTINGS = M2IBSettings(beta=0.1, steps=4, samples=3, learning_rate=1.0, mask_shape=MaskShape.CHANNEL, seed=7)
+
+
+def run(method, graphs):
+    """Run a method to its end, as an engine would with one job."""
+    steps, answer = [], None
+    while True:
+        try:
+            wanted = method.send(answer)
+        except StopIteration as stop:
+            return stop.value, steps
+        if isinstance(wanted, StepDone):
+            steps.append(wanted)
+            answer = ()
+        else:
+            several = wanted if isinstance(wanted, tuple) else (wanted,)
+            answer = tuple(tensor for each in several for tensor in graphs.run(each.role, each.inputs))
+
+
+def explained(graphs=None, **changes):
+    settings = M2IBSettings(**{**{name: getattr(SETTINGS, name) for name in SETTINGS.__slots__}, **changes})
+    pair = encoder_input(Side.IMAGE, 1), encoder_input(Side.TEXT, 2)
+    return run(explain(*pair, settings, tuple(Side)), graphs or FakeGraphs())[0]
+
+
+def test_information_is_the_kl_divergence_from_the_standard_normal():
+    features, alpha = torch.randn(1, 4, 6), torch.randn(1, 4, 6) * 3
+    keep = torch.sigmoid(alpha)
+    expected = kl_divergence(Normal(keep * features, 1 - keep), Normal(torch.zeros(()), torch.ones(())))
+    torch.testing.assert_close(information_nats(features, alpha), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [-60.0, -17.0, 17.0, 60.0])
+def test_information_and_its_gradient_stay_finite_where_the_naive_form_overflows(alpha):
+    free = torch.full((1, 2, 3), alpha, requires_grad=True)
+    information = information_nats(torch.ones(1, 2, 3), free)
+    information.sum().backward()
+    assert torch.isfinite(information).all()
+    assert torch.isfinite(free.grad).all()
+    assert (information >= -1e-6).all()
+
+
+def test_a_mask_that_keeps_everything_adds_no_noise():
+    features, noise = torch.randn(1, 4, 6), torch.randn(3, 4, 6)
+    kept = noised_features(features, torch.full((1, 4, 6), 60.0), noise)
+    torch.testing.assert_close(kept, features.expand(3, 4, 6))
+    dropped = noised_features(features, torch.full((1, 4, 6), -60.0), noise)
+    torch.testing.assert_close(dropped, noise)
+
+
+@pytest.mark.parametrize(("shape", "size"), [(MaskShape.CHANNEL, (1, 4, 6)), (MaskShape.TOKEN, (1, 4, 1))])
+def test_mask_has_one_value_per_channel_or_per_token(shape, size):
+    alpha = initial_alpha(torch.randn(1, 4, 6), shape)
+    assert alpha.shape == size
+    assert alpha.requires_grad
+    assert (alpha == 5).all()
+
+
+@pytest.mark.parametrize("shape", list(MaskShape))
+def test_m2ib_equals_autograd_through_the_whole_tail(shape):
+    graphs = FakeGraphs()
+    ours = explained(graphs, mask_shape=shape)
+    image, text = encoder_input(Side.IMAGE, 1), encoder_input(Side.TEXT, 2)
+    features = image.inputs["rows"] @ graphs.head_weight
+    target = normalize(graphs.embed(text.inputs["rows"] @ graphs.head_weight), dim=-1)
+    width = features.shape[-1] if shape is MaskShape.CHANNEL else 1
+    alpha = torch.full((1, features.shape[1], width), 5.0, requires_grad=True)
+    adam = torch.optim.Adam([alpha], lr=1.0)
+    generator = torch.Generator().manual_seed(7)
+    for step in range(4):
+        keep = torch.sigmoid(alpha)
+        noise = torch.randn(3, *features.shape[1:], generator=generator)
+        similarity = torch.cosine_similarity(graphs.embed(keep * features + (1 - keep) * noise), target)
+        capacity = -0.5 * (1 + ((1 - keep) ** 2).log() - (keep * features) ** 2 - (1 - keep) ** 2)
+        loss = 0.1 * capacity.mean() - similarity.mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        assert ours.course[Side.IMAGE][step].loss == pytest.approx(loss.item(), abs=1e-5)
+    expected = capacity.detach()[0].sum(-1) / math.log(2)
+    torch.testing.assert_close(ours.course[Side.IMAGE][-1].bits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_same_seed_same_map_and_other_seed_another():
+    first, again, other = explained(), explained(), explained(seed=8)
+    assert torch.equal(first.course[Side.IMAGE][-1].bits, again.course[Side.IMAGE][-1].bits)
+    assert not torch.equal(first.course[Side.IMAGE][-1].bits, other.course[Side.IMAGE][-1].bits)
+
+
+def test_similarity_is_the_cosine_without_a_bottleneck():
+    graphs = FakeGraphs()
+    image, text = encoder_input(Side.IMAGE, 1), encoder_input(Side.TEXT, 2)
+    embeddings = [graphs.embed(source.inputs["rows"] @ graphs.head_weight) for source in (image, text)]
+    expected = torch.cosine_similarity(*embeddings).item()
+    assert explained(graphs).similarity == pytest.approx(expected, abs=1e-6)
+
+
+def test_only_the_sides_asked_for_are_optimised():
+    graphs = FakeGraphs()
+    method = explain(encoder_input(Side.IMAGE, 1), encoder_input(Side.TEXT, 2), SETTINGS, (Side.TEXT,))
+    outcome, steps = run(method, graphs)
+    assert set(outcome.course) == {Side.TEXT}
+    assert [step.step for step in steps] == [1, 2, 3, 4]
+    assert {step.side for step in steps} == {Side.TEXT}
+
+
+def test_heads_and_target_embeddings_are_evaluated_once():
+    graphs = FakeGraphs()
+    explained(graphs)
+    roles = [role.name for role, _ in graphs.calls]
+    assert [roles.count(name) for name in ("VISION_HEAD", "TEXT_HEAD", "VISION_TAIL", "TEXT_TAIL")] == [1, 1, 1, 1]
+    assert roles.count("VISION_TAIL_GRAD") == roles.count("TEXT_TAIL_GRAD") == 4
+
+
+def test_noised_rows_are_never_kept():
+    method = explain(encoder_input(Side.IMAGE, 1), encoder_input(Side.TEXT, 2), SETTINGS, tuple(Side))
+    graphs, answer, digests = FakeGraphs(), None, {}
+    for _ in range(6):
+        wanted = method.send(answer)
+        if isinstance(wanted, StepDone):
+            answer = ()
+            continue
+        several = wanted if isinstance(wanted, tuple) else (wanted,)
+        digests.update({each.role.name: each.digest for each in several})
+        answer = tuple(tensor for each in several for tensor in graphs.run(each.role, each.inputs))
+    assert digests["VISION_TAIL_GRAD"] is None
+    assert all(digests[name] for name in ("VISION_HEAD", "VISION_TAIL", "TEXT_HEAD", "TEXT_TAIL"))
+
+
+def test_score_is_the_matrix_of_cosines():
+    graphs = FakeGraphs()
+    images = [encoder_input(Side.IMAGE, seed) for seed in (1, 2)]
+    texts = [encoder_input(Side.TEXT, seed, tokens=seed) for seed in (3, 4, 6)]
+    matrix, _ = run(score(images, texts), graphs)
+    assert matrix.shape == (2, 3)
+    for row, image in enumerate(images):
+        for column, text in enumerate(texts):
+            pair = [graphs.embed(source.inputs["rows"] @ graphs.head_weight) for source in (image, text)]
+            assert matrix[row, column].item() == pytest.approx(torch.cosine_similarity(*pair).item(), abs=1e-5)
+
+
+def test_an_evaluation_counts_its_rows():
+    assert Evaluation(role=None, inputs={"rows": torch.zeros(7, 2)}).rows == 7
