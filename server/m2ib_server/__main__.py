@@ -178,6 +178,7 @@ def _root(
 def _run(settings: ServerSettings) -> int:
     """Build and serve; return the exit code."""
     configure_log()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines are neither JSON nor on the allow-list
     # torch and ONNX Runtime take seconds to import: not for --help, and not before the flags are known to be right.
     from m2ib_server.bootstrap import build
     from m2ib_server.bootstrap import serve as serve_rooms

@@ -4,10 +4,11 @@ import threading
 from collections.abc import Mapping
 
 import torch
-from m2ib_server.methods import EncoderInput, Side
-from m2ib_server.package import Role
 from torch import Tensor
 from torch.nn.functional import normalize
+
+from m2ib_server.methods import EncoderInput, Side
+from m2ib_server.package import Role
 
 TOKENS, WIDTH, EMBEDDING = 5, 8, 6
 DIGEST = "0" * 64

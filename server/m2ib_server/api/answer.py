@@ -25,7 +25,7 @@ from m2ib_server.imaging import (
 from m2ib_server.methods import M2IBSettings, MaskShape, Side, StepDone
 from m2ib_server.runtime import software_version
 from m2ib_server.settings import RequestLimits
-from m2ib_server.text import EncodedText, Span, score_tokens
+from m2ib_server.text import EncodedText, Span, score_text
 
 PROTO_BY_SIDE = {Side.IMAGE: settings_pb2.SIDE_IMAGE, Side.TEXT: settings_pb2.SIDE_TEXT}
 PROTO_BY_MASK_SHAPE = {
@@ -108,7 +108,7 @@ def write_image(
 
 def write_text(course: Sequence[StepDone], encoded: EncodedText) -> pb.TextAttribution:
     """Write the scores of tokens and words."""
-    tokens, words = score_tokens(encoded, course[-1].bits.tolist())
+    scores = score_text(encoded, course[-1].bits.tolist())
     return pb.TextAttribution(
         tokens=[
             pb.TokenScore(
@@ -117,13 +117,13 @@ def write_text(course: Sequence[StepDone], encoded: EncodedText) -> pb.TextAttri
                 span=_span(token.span),
                 bits=token.bits,
                 normalised=token.normalised,
-                special=token.span is None,
+                special=token.special,
             )
-            for token in tokens
+            for token in scores.tokens
         ],
         words=[
             pb.WordScore(text=word.text, span=_span(word.span), bits=word.bits, normalised=word.normalised)
-            for word in words
+            for word in scores.words
         ],
         trace=_trace(course),
     )

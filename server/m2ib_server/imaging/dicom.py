@@ -5,20 +5,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID, JPEGExtended12Bit, RLELossless
 
-from m2ib_server.errors import InvalidField, TransferSyntaxUnsupported
+from m2ib_server.errors import InvalidField
 
-from .codestream import FrameSize, declared_size
+from .decoder import check_decoder, decode_frame
 from .greyscale import EIGHT_BITS, Stored, render_grey
 from .header import PixelLayout, read_grey_scale, read_layout, read_palette, read_pixel_aspect
 from .image import ImageFormat, ImageLimits, Pixels, RenderedImage, Rendering, Window, WindowSource
-from .part10 import OpenObject, open_object
+from .part10 import open_object
 from .quiet import library_call
-from .refusal import ENCODED, WINDOW, check_pixels, no_such_frame, undecodable
+from .refusal import WINDOW, check_pixels, no_such_frame, undecodable
 
 _GREY = {"MONOCHROME1", "MONOCHROME2"}
 _PALETTE = "PALETTE COLOR"
@@ -26,7 +22,6 @@ _COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
 _BITS_ALLOCATED = {"grey": {1, 8, 16}, "colour": {8, 16}}
 _ALLOWED_PIXELS = "grey of 1 to 16 bits, RGB or YBR colour of 8 or 16 bits, or PALETTE COLOR"
 _BROKEN_HEADER = "a DICOM object with a broken header"
-_BROKEN_PIXELS = "a DICOM object with broken or truncated pixel data"
 
 
 def render_dicom(encoded: bytes, *, frame: int, window: Window | None, limits: ImageLimits) -> RenderedImage:
@@ -49,12 +44,12 @@ def render_dicom(encoded: bytes, *, frame: int, window: Window | None, limits: I
     if frame > layout.frames:
         raise no_such_frame(frame, frames=layout.frames)
     _check_kind(layout)
-    _check_decoder(opened.syntax, layout.bits_stored)
+    check_decoder(opened.syntax, layout)
     if window is not None and layout.photometric not in _GREY:
         raise InvalidField(WINDOW, seen="a window for a colour image", allowed="a window for a grey image")
     with library_call(_BROKEN_HEADER):
         aspect = read_pixel_aspect(opened.ds, frame)
-    stored = _decode(opened, layout, frame)
+    stored = decode_frame(opened, layout, frame)
     pixels, rendering = _render(stored, opened.ds, layout, frame=frame, window=window)
     return RenderedImage(pixels=pixels, rendering=rendering, pixel_aspect=aspect)
 
@@ -68,44 +63,6 @@ def _check_kind(layout: PixelLayout) -> None:
         raise undecodable("a kind of DICOM pixel without a rendering", allowed=_ALLOWED_PIXELS)
     if layout.high_bit != layout.bits_stored - 1:
         raise undecodable("DICOM pixels that are not in the low bits", allowed="HighBit = BitsStored - 1")
-
-
-def _check_decoder(syntax: UID, bits_stored: int) -> None:
-    try:
-        is_readable = get_decoder(syntax).is_available
-    except NotImplementedError:
-        is_readable = False
-    # The decoders of JPEG Extended that are free to redistribute read its 8-bit half only.
-    if not is_readable or (syntax == JPEGExtended12Bit and bits_stored > EIGHT_BITS):
-        raise TransferSyntaxUnsupported(
-            ENCODED, seen=_registered_name(syntax), allowed="a transfer syntax of an installed decoder"
-        )
-
-
-def _registered_name(syntax: UID) -> str:
-    """The name in PS3.6; a UID that is not registered is the caller's own text and is not repeated."""
-    return syntax.name if syntax.name != str(syntax) else "an unregistered transfer syntax"
-
-
-def _decode(opened: OpenObject, layout: PixelLayout, frame: int) -> Stored:
-    """Stored values [rows, columns], or RGB [rows, columns, 3]."""
-    complete = opened.with_pixels()
-    if opened.syntax.is_encapsulated and opened.syntax != RLELossless:
-        _check_codestream(complete, layout, frame)
-    with library_call(_BROKEN_PIXELS):
-        stored: Stored = pixel_array(complete, index=frame - 1)
-    if stored.shape[:2] != (layout.rows, layout.columns):
-        raise undecodable(_BROKEN_PIXELS)
-    return stored
-
-
-def _check_codestream(complete: Dataset, layout: PixelLayout, frame: int) -> None:
-    """Refuse a frame of another size than the header's, which is the one the limit was held against."""
-    with library_call(_BROKEN_PIXELS):
-        encoded_frame = get_frame(complete.PixelData, frame - 1, number_of_frames=layout.frames)
-    expected = FrameSize(width=layout.columns, height=layout.rows, components=layout.samples)
-    if declared_size(encoded_frame) != expected:
-        raise undecodable("a compressed frame that differs from its header in size")
 
 
 def _render(

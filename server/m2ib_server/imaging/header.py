@@ -35,6 +35,7 @@ class PixelLayout:
     bits_allocated: int
     bits_stored: int
     high_bit: int
+    is_signed: bool
 
 
 def read_layout(ds: Dataset) -> PixelLayout:
@@ -55,6 +56,7 @@ def read_layout(ds: Dataset) -> PixelLayout:
         bits_allocated=int(ds.BitsAllocated),
         bits_stored=bits_stored,
         high_bit=int(ds.get("HighBit", bits_stored - 1)),
+        is_signed=int(ds.get("PixelRepresentation") or 0) == 1,
     )
     if min(layout.rows, layout.columns, layout.frames) < 1:
         raise undecodable("a DICOM image without rows, columns or frames")
@@ -76,7 +78,7 @@ def read_grey_scale(ds: Dataset, layout: PixelLayout, frame: int) -> GreyScale:
         raise undecodable("a rescale slope or intercept that cannot be applied")
     return GreyScale(
         bits_stored=layout.bits_stored,
-        is_signed=int(ds.get("PixelRepresentation") or 0) == 1,
+        is_signed=layout.is_signed,
         modality=modality[0] if modality else None,
         slope=slope,
         intercept=intercept,

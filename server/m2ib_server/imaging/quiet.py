@@ -81,5 +81,14 @@ def library_call(seen: str) -> Iterator[None]:
         raise ImageTooLarge(ENCODED, seen="more pixels than Pillow takes", allowed="fewer pixels") from None
     except Exception:  # any type: the libraries raise struct.error, SyntaxError, RecursionError and more
         raise undecodable(seen) from None
+    except BaseException as fault:
+        if not _is_rust_panic(fault):
+            raise
+        raise undecodable(seen) from None
     finally:
         _HUSH.leave()
+
+
+def _is_rust_panic(fault: BaseException) -> bool:
+    """Tell a panic of a decoder written in Rust, whose type is not importable and is no Exception."""
+    return type(fault).__module__ == "pyo3_runtime"

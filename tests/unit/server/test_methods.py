@@ -3,10 +3,11 @@ import math
 import pytest
 import torch
 from fakes.graphs import FakeGraphs, encoder_input
-from m2ib_server.methods import Evaluation, M2IBSettings, MaskShape, Side, StepDone, explain, score
-from m2ib_server.methods.bottleneck import information_nats, initial_alpha, noised_features
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import normalize
+
+from m2ib_server.methods import Evaluation, M2IBSettings, MaskShape, Side, StepDone, explain, score
+from m2ib_server.methods.bottleneck import information_nats, initial_alpha, noised_features
 
 SETTINGS = M2IBSettings(beta=0.1, steps=4, samples=3, learning_rate=1.0, mask_shape=MaskShape.CHANNEL, seed=7)
 

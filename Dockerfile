@@ -1,0 +1,43 @@
+# syntax=docker/dockerfile:1
+# The server, alone: the wheels of proto and server and what they depend on. Models are mounted, never baked in.
+#
+#   docker build --build-arg DEVICE=cpu -t m2ib-server:cpu .
+#   docker build --build-arg DEVICE=gpu -t m2ib-server:gpu .
+#
+# For the CPU image give pip an index that has CPU wheels of torch (--build-arg PIP_EXTRA_INDEX_URL=...); without one
+# the image works, with gigabytes of CUDA libraries that it never uses.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG DEVICE=cpu
+
+FROM ${PYTHON_IMAGE} AS wheels
+WORKDIR /source
+COPY proto proto
+COPY server server
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels ./proto ./server
+
+FROM ${PYTHON_IMAGE} AS environment
+ARG DEVICE
+ARG PIP_EXTRA_INDEX_URL
+COPY constraints.txt /constraints.txt
+COPY --from=wheels /wheels /wheels
+RUN python -m venv /opt/m2ib \
+    && /opt/m2ib/bin/pip install --no-cache-dir --constraint /constraints.txt --find-links /wheels "m2ib-server[${DEVICE}]"
+
+FROM ${PYTHON_IMAGE} AS cpu
+ENV M2IB_DEVICE=cpu
+
+FROM ${PYTHON_IMAGE} AS gpu
+ENV M2IB_DEVICE=cuda NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+FROM ${DEVICE} AS final
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin m2ib
+COPY --from=environment /opt/m2ib /opt/m2ib
+ENV PATH=/opt/m2ib/bin:$PATH PYTHONDONTWRITEBYTECODE=1 M2IB_MODELS=/models M2IB_LISTEN=0.0.0.0:50051
+USER 10001
+EXPOSE 50051
+VOLUME /models
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=5s --start-period=120s \
+    CMD ["m2ib-server", "health", "--address", "127.0.0.1:50051"]
+ENTRYPOINT ["m2ib-server"]
+CMD ["serve"]

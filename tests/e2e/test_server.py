@@ -1,0 +1,448 @@
+"""The real server in a process of its own: boot, health, drain, refusals, and what its log may hold."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from serving import running_server
+
+from m2ib.v1 import attribution_pb2 as pb
+from m2ib.v1 import attribution_pb2_grpc, settings_pb2
+
+SECONDS = 60
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+def png(size=(48, 40), seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0]), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def explain_request(**changes):
+    fields = {"model": "tiny", "image": pb.Image(encoded=png()), "text": "a cat and a dog"}
+    return pb.ExplainRequest(**{**fields, **changes})
+
+
+@pytest.fixture
+def channel(server):
+    with grpc.insecure_channel(server.address) as channel:
+        yield channel
+
+
+@pytest.fixture
+def stub(channel):
+    return attribution_pb2_grpc.AttributionServiceStub(channel)
+
+
+def details_of(error):
+    status = rpc_status.from_call(error)
+    found = {}
+    for detail in status.details:
+        for kind in (error_details_pb2.BadRequest, error_details_pb2.ErrorInfo, error_details_pb2.ResourceInfo):
+            if detail.Is(kind.DESCRIPTOR):
+                message = kind()
+                detail.Unpack(message)
+                found[kind.__name__] = message
+    return found
+
+
+def tensor(values):
+    return settings_pb2.FloatTensor(shape=values.shape, data=values.astype("<f4").tobytes())
+
+
+NAN = np.zeros((3, 32, 32))
+NAN[1, 2, 3] = np.nan
+
+BAD_REQUESTS = {
+    "no image": ({"image": None}, "image"),
+    "empty image": ({"image": pb.Image(encoded=b"")}, "image"),
+    "no image at all": ({"image": pb.Image(encoded=b"not an image")}, "image.encoded"),
+    "truncated image": ({"image": pb.Image(encoded=png()[:200])}, "image.encoded"),
+    "frame too high": ({"image": pb.Image(encoded=png(), frame=2)}, "image.frame"),
+    "frame zero": ({"image": pb.Image(encoded=png(), frame=0)}, "image.frame"),
+    "nan tensor": ({"image": pb.Image(tensor=tensor(NAN))}, "image.tensor"),
+    "wrong shape": ({"image": pb.Image(tensor=tensor(np.zeros((3, 16, 16))))}, "image.tensor"),
+    "short tensor": (
+        {"image": pb.Image(tensor=settings_pb2.FloatTensor(shape=[3, 32, 32], data=b"1234"))},
+        "image.tensor",
+    ),
+    "huge tensor shape": (
+        {"image": pb.Image(tensor=settings_pb2.FloatTensor(shape=[2**31, 2**31, 2**31], data=b"1234"))},
+        "image.tensor",
+    ),
+    "shapeless tensor": ({"image": pb.Image(tensor=settings_pb2.FloatTensor(data=b"1234"))}, "image.tensor"),
+    "bad window": ({"image": pb.Image(encoded=png(), window=pb.Window(center=1, width=0))}, "image.window"),
+    "empty text": ({"text": ""}, "text"),
+    "blank text": ({"text": " \n\t "}, "text"),
+    "long text": ({"text": "cat " * 100}, "text"),
+    "endless text": ({"text": "cat " * 10_000}, "text"),
+    "zero beta": ({"settings": settings_pb2.Settings(beta=0)}, "settings.beta"),
+    "nan beta": ({"settings": settings_pb2.Settings(beta=float("nan"))}, "settings.beta"),
+    "infinite rate": ({"settings": settings_pb2.Settings(learning_rate=float("inf"))}, "settings.learning_rate"),
+    "no steps": ({"settings": settings_pb2.Settings(steps=0)}, "settings.steps"),
+    "too many steps": ({"settings": settings_pb2.Settings(steps=1001)}, "settings.steps"),
+    "too many samples": ({"settings": settings_pb2.Settings(samples=257)}, "settings.samples"),
+    "unknown mask": ({"settings": settings_pb2.Settings(mask_shape=9)}, "settings.mask_shape"),
+    "unknown fit": ({"fit": 9}, "fit"),
+    "unknown side": ({"sides": [9]}, "sides"),
+    "a side twice": ({"sides": [settings_pb2.SIDE_TEXT, settings_pb2.SIDE_TEXT]}, "sides"),
+    "unknown output": ({"outputs": [9]}, "outputs"),
+    "an output twice": ({"outputs": [pb.OUTPUT_OVERLAY, pb.OUTPUT_OVERLAY]}, "outputs"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_REQUESTS)
+def test_bad_input_gets_a_status_that_names_the_field(stub, case):
+    changes, field = BAD_REQUESTS[case]
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Explain(explain_request(**changes), timeout=SECONDS)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    details = details_of(caught.value)
+    (violation,) = details["BadRequest"].field_violations
+    assert violation.field == field
+    assert "seen " in violation.description
+    assert "allowed: " in violation.description
+    assert details["ErrorInfo"].domain == "m2ib.v1"
+    assert details["ErrorInfo"].metadata["request_id"] == dict(caught.value.trailing_metadata())["m2ib-request-id"]
+
+
+@pytest.mark.parametrize("rpc", ["Explain", "GetModel"])
+def test_an_unknown_model_is_not_found(stub, rpc):
+    request = explain_request(model="no-such") if rpc == "Explain" else pb.GetModelRequest(model="no-such")
+    with pytest.raises(grpc.RpcError) as caught:
+        getattr(stub, rpc)(request, timeout=SECONDS)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert "demo, tiny" in details_of(caught.value)["ResourceInfo"].description
+
+
+def test_no_model_name_is_not_found_when_several_are_loaded(stub):
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Explain(explain_request(model=""), timeout=SECONDS)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("field", ["images", "texts"])
+def test_scores_of_nothing_are_refused(stub, field):
+    request = pb.ScoreRequest(model="tiny", images=[pb.Image(encoded=png())], texts=["a cat"])
+    request.ClearField(field)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Score(request, timeout=SECONDS)
+    assert details_of(caught.value)["BadRequest"].field_violations[0].field == field
+
+
+def test_the_server_answers_after_bad_requests(stub):
+    explanation = stub.Explain(explain_request(), timeout=SECONDS).explanation
+    grid = np.frombuffer(explanation.image.grid_bits.data, "<f4")
+    assert grid.size == 16
+    assert np.isfinite(grid).all()
+
+
+def test_truncation_is_done_only_when_asked_for_and_then_reported(stub):
+    explanation = stub.Explain(explain_request(text="cat " * 100, truncate_text=True), timeout=SECONDS).explanation
+    length = explanation.provenance.text_length
+    assert (length.tokens_given, length.tokens_kept) == (102, 24)
+    assert len(explanation.text.tokens) == 24
+
+
+def test_every_step_is_told_and_the_explanation_comes_last(stub):
+    request = pb.ExplainStreamRequest(
+        request=explain_request(settings=settings_pb2.Settings(steps=6)), partial_maps=True
+    )
+    events = list(stub.ExplainStream(request, timeout=SECONDS))
+    kinds = [event.WhichOneof("event") for event in events]
+    assert kinds == ["progress"] * 12 + ["explanation"]
+    told = [(event.progress.side, event.progress.step) for event in events[:-1]]
+    sides = (settings_pb2.SIDE_IMAGE, settings_pb2.SIDE_TEXT)
+    assert told == [(side, step) for side in sides for step in range(1, 7)]
+    explanation = events[-1].explanation
+    assert events[5].progress.partial_grid == explanation.image.grid_bits
+    assert not events[6].progress.HasField("partial_grid")
+    for event, step in zip(events[:6], explanation.image.trace, strict=True):
+        assert event.progress.similarity == step.similarity
+        assert event.progress.bits_kept == step.bits_kept
+
+
+def test_the_same_request_gives_the_same_answer_streamed_or_not_cached_or_not(stub):
+    request = explain_request(image=pb.Image(encoded=png(seed=77)), settings=settings_pb2.Settings(seed=5))
+    first = stub.Explain(request, timeout=SECONDS).explanation
+    second = list(stub.ExplainStream(pb.ExplainStreamRequest(request=request), timeout=SECONDS))[-1].explanation
+    assert not first.provenance.image_features_cached
+    assert second.provenance.image_features_cached
+    assert first.image.grid_bits == second.image.grid_bits
+    assert first.text == second.text
+    other = stub.Explain(explain_request(settings=settings_pb2.Settings(seed=6)), timeout=SECONDS).explanation
+    assert other.image.grid_bits != first.image.grid_bits
+
+
+def test_the_mask_shape_is_a_setting_with_defaults_of_its_own(stub):
+    described = stub.GetModel(pb.GetModelRequest(model="demo"), timeout=SECONDS).model
+    for shape, defaults in (
+        (settings_pb2.MASK_SHAPE_CHANNEL, described.defaults.channel),
+        (settings_pb2.MASK_SHAPE_TOKEN, described.defaults.token),
+    ):
+        request = explain_request(model="demo", settings=settings_pb2.Settings(mask_shape=shape))
+        used = stub.Explain(request, timeout=SECONDS).explanation.provenance.settings
+        assert used.mask_shape == shape
+        assert (used.beta, used.steps, used.samples) == (defaults.beta, defaults.steps, defaults.samples)
+
+
+def test_scores_agree_with_explanations(stub):
+    texts = ["a cat and a dog", "a red sofa"]
+    images = [pb.Image(encoded=png(seed=seed)) for seed in range(3)]
+    answer = stub.Score(pb.ScoreRequest(model="tiny", images=images, texts=texts), timeout=SECONDS)
+    matrix = np.frombuffer(answer.similarities.data, "<f4").reshape(3, 2)
+    for row, image in enumerate(images):
+        for column, text in enumerate(texts):
+            explained = stub.Explain(explain_request(image=image, text=text), timeout=SECONDS).explanation
+            assert explained.similarity == pytest.approx(matrix[row, column], abs=1e-5)
+
+
+def test_rank_counts_the_reference_texts_that_fit_better(stub, server, tiny_package):
+    references = (tiny_package / "reference_texts.txt").read_text().splitlines()
+    image = pb.Image(encoded=png(seed=4))
+    answer = stub.Score(pb.ScoreRequest(model="tiny", images=[image], texts=references), timeout=SECONDS)
+    similarities = np.frombuffer(answer.similarities.data, "<f4")
+    explained = stub.Explain(explain_request(image=image, text="a cat and a dog"), timeout=SECONDS).explanation
+    rank = explained.reference_rank
+    assert rank.references == len(references)
+    assert rank.rank == 1 + (similarities > explained.similarity).sum()
+    assert rank.best_reference == references[similarities.argmax()]
+    assert rank.best_similarity == pytest.approx(similarities.max(), abs=1e-4)
+
+
+def test_provenance_is_complete(stub, tiny_package):
+    provenance = stub.Explain(explain_request(), timeout=SECONDS).explanation.provenance
+    unset = [
+        field.name
+        for field in provenance.DESCRIPTOR.fields
+        if not field.is_repeated and field.has_presence and not provenance.HasField(field.name)
+    ]
+    assert unset == []
+    assert (provenance.model, provenance.version, provenance.method) == ("tiny", "1", "m2ib")
+    assert len(provenance.digest) == len(provenance.image_sha256) == 64
+    assert all(provenance.settings.HasField(name) for name in ("beta", "steps", "samples", "learning_rate", "seed"))
+    assert {"m2ib-server", "torch", "onnxruntime"} <= set(provenance.software)
+
+
+def test_models_are_listed_with_limits_layers_and_parity(stub):
+    models = stub.ListModels(pb.ListModelsRequest(), timeout=SECONDS).models
+    assert [model.name for model in models] == ["demo", "tiny"]
+    for model in models:
+        assert model.limits.max_steps == 1000
+        assert model.vision.image_size > 0
+        assert model.text.context_length > 0
+        assert model.parity
+        assert all(figure.relative_error < figure.threshold for figure in model.parity)
+
+
+def test_health_is_told_for_the_server_the_service_and_each_model(channel):
+    stub = health_pb2_grpc.HealthStub(channel)
+    for name in ("", "m2ib.v1.AttributionService", "m2ib.v1.Model/tiny", "m2ib.v1.Model/demo"):
+        assert stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=SECONDS).status == SERVING
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Check(health_pb2.HealthCheckRequest(service="m2ib.v1.Model/other"), timeout=SECONDS)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def listed_services(address):
+    with grpc.insecure_channel(address) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=SECONDS)
+        return {service.name for service in answer.list_services_response.service}
+
+
+def test_reflection_is_on_by_flag_only(server, tiny_package, tmp_path):
+    assert "m2ib.v1.AttributionService" in listed_services(server.address)
+    with running_server(tiny_package, tmp_path) as silent:
+        with pytest.raises(grpc.RpcError) as caught:
+            listed_services(silent.address)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_sigterm_finishes_what_runs_and_exits_zero(tiny_package, tmp_path):
+    with running_server(tiny_package, tmp_path) as running, grpc.insecure_channel(running.address) as channel:
+        stub = attribution_pb2_grpc.AttributionServiceStub(channel)
+        request = explain_request(settings=settings_pb2.Settings(steps=200), sides=[settings_pb2.SIDE_IMAGE])
+        events = stub.ExplainStream(pb.ExplainStreamRequest(request=request), timeout=SECONDS)
+        next(events)
+        stopping = threading.Thread(target=running.stop)
+        stopping.start()
+        assert list(events)[-1].WhichOneof("event") == "explanation"
+        stopping.join(timeout=SECONDS)
+        assert running.process.returncode == 0
+
+
+def test_work_beyond_the_grace_is_cut_off_and_the_server_still_exits(tiny_package, tmp_path):
+    with (
+        running_server(tiny_package, tmp_path, "--grace-seconds", "0.2") as running,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        stub = attribution_pb2_grpc.AttributionServiceStub(channel)
+        request = explain_request(settings=settings_pb2.Settings(steps=1000, samples=256))
+        events = stub.ExplainStream(pb.ExplainStreamRequest(request=request), timeout=SECONDS)
+        next(events)
+        assert running.stop() == 0
+        with pytest.raises(grpc.RpcError):
+            list(events)
+
+
+def test_a_caller_that_leaves_frees_the_engine_long_before_its_steps_are_done(stub):
+    request = explain_request(settings=settings_pb2.Settings(steps=1000, samples=256))
+    events = stub.ExplainStream(pb.ExplainStreamRequest(request=request), timeout=SECONDS)
+    next(events)
+    started = time.monotonic()
+    for _ in range(5):
+        next(events)
+    five_steps = time.monotonic() - started
+    events.cancel()
+    after = stub.Explain(explain_request(settings=settings_pb2.Settings(steps=1)), timeout=SECONDS).explanation
+    assert after.timings.queue.ToTimedelta().total_seconds() < 100 * five_steps  # of 2,000 steps
+
+
+def test_a_deadline_ends_the_call(stub):
+    request = explain_request(settings=settings_pb2.Settings(steps=1000, samples=256))
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Explain(request, timeout=0.5)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_the_end_of_standard_input_ends_the_server_when_so_asked(tiny_package, tmp_path):
+    command = [sys.executable, "-m", "m2ib_server", "serve", "--models", str(tiny_package)]
+    flags = ["--listen", "127.0.0.1:0", "--exit-with-stdin", "--ready-file", str(tmp_path / "ready")]
+    done = subprocess.run([*command, *flags], stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0
+    assert b"standard input ended" in done.stderr
+
+
+def boot(models, *flags, **variables):
+    """Start a server that is expected to refuse; return its exit code and what it said."""
+    command = [sys.executable, "-m", "m2ib_server", "serve", "--models", str(models), "--listen", "127.0.0.1:0"]
+    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **variables}
+    done = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=120, env=environment, check=False)
+    return done.returncode, " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("M2IB_THREADS", "two"),
+        ("M2IB_DEVICE", "gpu"),
+        ("M2IB_MAX_WAITING", "0"),
+        ("M2IB_GRACE_SECONDS", "-1"),
+        ("M2IB_REFLECTION", "perhaps"),
+    ],
+)
+def test_a_malformed_variable_stops_boot_and_names_itself(tiny_package, variable, value):
+    code, said = boot(tiny_package, **{variable: value})
+    assert code == 2
+    assert variable in said
+
+
+@pytest.mark.parametrize("value", ["nonsense", "127.0.0.1:", "127.0.0.1:99999", ":1"])
+def test_a_malformed_address_stops_boot(tiny_package, value):
+    code, said = boot(tiny_package, "--listen", value)
+    assert code == 2
+    assert value in said
+
+
+def test_a_taken_port_stops_boot(tiny_package, server):
+    code, said = boot(tiny_package, "--listen", server.address)
+    assert code == 3
+    assert server.address in said
+
+
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_a_device_that_is_not_there_stops_boot(tiny_package, device):
+    code, said = boot(tiny_package, "--device", device)
+    assert code == 3
+    assert f"device {device}" in said
+    assert "CPUExecutionProvider" in said
+
+
+def test_an_empty_folder_stops_boot(tmp_path):
+    code, said = boot(tmp_path)
+    assert code == 3
+    assert "no manifest.json" in said
+
+
+def test_two_packages_of_one_name_stop_boot(tiny_package, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(tiny_package, tmp_path / name)
+    code, said = boot(tmp_path)
+    assert code == 3
+    assert "a second model named 'tiny'" in said
+
+
+def test_a_package_whose_weights_are_nonsense_fails_its_warm_up_and_never_serves(tiny_package, tmp_path):
+    package = tmp_path / "package"
+    shutil.copytree(tiny_package, package)
+    weights = package / "vision_tail.weights"
+    weights.write_bytes(b"\xff" * weights.stat().st_size)  # every float32 is NaN
+    manifest = json.loads((package / "manifest.json").read_text())
+    for packaged in manifest["files"]:
+        if packaged["name"] == weights.name:
+            packaged["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    (package / "manifest.json").write_text(json.dumps(manifest))
+    ready = tmp_path / "ready"
+    code, said = boot(package, "--ready-file", str(ready))
+    assert code == 3
+    assert "not finite" in said
+    assert not ready.exists()
+
+
+CANARY = "Zebrafinch^Quincy"
+
+
+def test_the_log_holds_no_text_pixel_or_identifier(tiny_package, tmp_path):
+    dataset = Dataset()
+    dataset.PatientName = dataset.PatientID = dataset.InstitutionName = CANARY
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = generate_uid()
+    dataset.Rows, dataset.Columns = 4, 4  # and no pixel data: the refusal must not quote the rest
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    requests = [
+        explain_request(),
+        explain_request(text=CANARY),
+        explain_request(text=CANARY * 200),
+        explain_request(text=f"{CANARY} \ud7ff", image=pb.Image(encoded=CANARY.encode())),
+        explain_request(model=CANARY),
+        explain_request(image=pb.Image(encoded=buffer.getvalue())),
+        explain_request(text=CANARY, settings=settings_pb2.Settings(steps=0)),
+    ]
+    answers = []
+    with running_server(tiny_package, tmp_path) as running, grpc.insecure_channel(running.address) as channel:
+        stub = attribution_pb2_grpc.AttributionServiceStub(channel)
+        for request in requests:
+            try:
+                stub.Explain(request, timeout=SECONDS)
+            except grpc.RpcError as error:
+                answers.append(f"{error.details()} {error.trailing_metadata()}")
+        assert running.stop() == 0
+        log = running.log()
+    assert len(answers) == 5
+    for word in (CANARY, *CANARY.split("^"), *(part.lower() for part in CANARY.split("^"))):
+        assert word not in log
+        assert not any(word in answer for answer in answers)
+    assert [json.loads(line)["event"] for line in log.splitlines()].count("call ended") == len(requests)

@@ -1,0 +1,105 @@
+import asyncio
+import threading
+
+import grpc
+import pytest
+import torch
+from google.rpc import code_pb2
+
+from m2ib.v1 import attribution_pb2 as pb
+from m2ib.v1 import settings_pb2
+from m2ib_server import errors
+from m2ib_server.api import answer, request
+from m2ib_server.api.feed import MAX_UNREAD, StepFeed
+from m2ib_server.api.status import STATUS_BY_CODE, rich_status, unknown_status
+from m2ib_server.engine import Stage
+from m2ib_server.imaging import Fit
+from m2ib_server.methods import MaskShape, Side, StepDone
+
+
+def step(number):
+    return StepDone(side=Side.IMAGE, step=number, steps=9, loss=0.0, similarity=0.5, bits=torch.ones(3))
+
+
+def every_error(root=errors.ServiceError):
+    for kind in root.__subclasses__():
+        yield kind
+        yield from every_error(kind)
+
+
+def test_every_code_has_a_status():
+    assert set(STATUS_BY_CODE) == set(errors.Code)
+
+
+def test_every_error_has_a_reason_of_its_own():
+    reasons = [kind.reason for kind in every_error()]
+    assert len(set(reasons)) == len(reasons) > 10
+
+
+@pytest.mark.parametrize(
+    ("table", "values", "unspecified"),
+    [
+        (request.SIDE_BY_PROTO, settings_pb2.Side.values(), settings_pb2.SIDE_UNSPECIFIED),
+        (request.MASK_SHAPE_BY_PROTO, settings_pb2.MaskShape.values(), settings_pb2.MASK_SHAPE_UNSPECIFIED),
+        (request.FIT_BY_PROTO, settings_pb2.Fit.values(), settings_pb2.FIT_UNSPECIFIED),
+    ],
+)
+def test_every_enum_value_of_the_wire_is_read(table, values, unspecified):
+    assert set(table) == set(values) - {unspecified}
+
+
+def test_every_enum_value_of_the_domain_is_written():
+    assert set(answer.PROTO_BY_SIDE) == set(Side)
+    assert set(answer.PROTO_BY_MASK_SHAPE) == set(MaskShape)
+    assert set(answer.PROTO_BY_FIT) == {None, *Fit}
+    for table, written in (
+        (request.SIDE_BY_PROTO, answer.PROTO_BY_SIDE),
+        (request.MASK_SHAPE_BY_PROTO, answer.PROTO_BY_MASK_SHAPE),
+        (request.FIT_BY_PROTO, answer.PROTO_BY_FIT),
+    ):
+        assert all(written[value] == proto for proto, value in table.items())
+
+
+def test_every_stage_has_a_timing():
+    assert {stage.value for stage in Stage} < {field.name for field in pb.Timings.DESCRIPTOR.fields}
+
+
+def test_the_status_of_a_busy_server_says_when_to_come_back():
+    status = rich_status(errors.QueueFull(depth=3, limit=3), "id")
+    assert status.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert b"google.rpc.RetryInfo" in dict(status.trailing_metadata)["grpc-status-details-bin"]
+
+
+def test_the_status_of_an_unknown_error_has_a_fixed_text():
+    status = unknown_status("id")
+    assert status.code.value[0] == code_pb2.INTERNAL
+    assert status.details == "an internal error; the server's log has it under the request id"
+
+
+async def test_a_feed_tells_every_step_and_then_ends():
+    feed = StepFeed(asyncio.get_running_loop())
+
+    def work():
+        for number in range(5):
+            feed.put(step(number))
+        feed.end()
+
+    threading.Thread(target=work).start()
+    assert [told.step async for told in feed.steps()] == [0, 1, 2, 3, 4]
+
+
+async def test_a_feed_that_nobody_reads_keeps_the_newest_steps():
+    feed = StepFeed(asyncio.get_running_loop())
+    for number in range(1000):
+        feed.put(step(number))
+    feed.end()
+    await asyncio.sleep(0)
+    assert [told.step async for told in feed.steps()] == list(range(1000 - MAX_UNREAD, 1000))
+
+
+def test_a_feed_whose_loop_has_ended_takes_steps_without_complaint():
+    loop = asyncio.new_event_loop()
+    feed = StepFeed(loop)
+    loop.close()
+    feed.put(step(1))
+    feed.end()

@@ -1,0 +1,159 @@
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from google.protobuf import json_format
+
+from m2ib.v1 import manifest_pb2
+from m2ib_server.errors import DeviceUnavailable, EvaluationFailed, PackageCorrupt
+from m2ib_server.package import Role, open_package
+from m2ib_server.package.store import sha256_of
+from m2ib_server.runtime import DeviceKind, open_device, open_graphs
+from m2ib_server.runtime.device import PROVIDER_BY_KIND, check_provider, providers_for, session_options
+
+
+@pytest.fixture(scope="module")
+def device():
+    return open_device(DeviceKind.CPU, threads=2)
+
+
+@pytest.fixture(scope="module")
+def graphs(tiny_package, device):
+    return open_graphs(open_package(tiny_package), device)
+
+
+def test_every_kind_of_device_has_a_provider():
+    assert set(PROVIDER_BY_KIND) == set(DeviceKind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        (DeviceKind.CPU, ["CPUExecutionProvider"]),
+        (DeviceKind.CUDA, ["CUDAExecutionProvider", "CPUExecutionProvider"]),
+        (
+            DeviceKind.TENSORRT,
+            ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+        ),
+    ],
+)
+def test_providers_come_in_order_of_preference(kind, names):
+    assert [name for name, _ in providers_for(kind, index=1, stream=77)] == names
+
+
+def test_gpu_providers_run_on_the_device_and_stream_of_torch():
+    for name, options in providers_for(DeviceKind.TENSORRT, index=1, stream=77):
+        expected = {} if name == "CPUExecutionProvider" else {"device_id": "1", "user_compute_stream": "77"}
+        assert options == expected
+
+
+def test_a_provider_that_is_not_built_in_is_refused_with_what_was_seen():
+    with pytest.raises(DeviceUnavailable, match=r"CPUExecutionProvider.*CUDAExecutionProvider"):
+        check_provider(DeviceKind.CUDA, ["CPUExecutionProvider"])
+
+
+def test_session_pools_are_bounded_and_do_not_spin():
+    options = session_options(3)
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 1)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_a_graph_runs_on_torch_tensors_of_any_batch(graphs):
+    head, tail = graphs[Role.VISION_HEAD], graphs[Role.VISION_TAIL]
+    pixels = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    (features,) = head.run({"pixel_values": pixels})
+    (embeddings,) = tail.run({"features": features})
+    for row in range(5):
+        (alone,) = head.run({"pixel_values": pixels[row : row + 1]})
+        torch.testing.assert_close(alone[0], features[row], rtol=1e-4, atol=1e-5)
+    assert embeddings.shape == (5, 16)
+
+
+def test_outputs_are_memory_of_their_own(graphs):
+    head = graphs[Role.VISION_HEAD]
+    first = head.run({"pixel_values": torch.zeros(1, 3, 32, 32)})[0]
+    kept = first.clone()
+    head.run({"pixel_values": torch.ones(1, 3, 32, 32)})
+    assert torch.equal(first, kept)
+
+
+def test_inputs_that_want_a_gradient_or_are_not_contiguous_are_taken(graphs):
+    pixels = torch.randn(1, 32, 32, 3, requires_grad=True).permute(0, 3, 1, 2)
+    (features,) = graphs[Role.VISION_HEAD].run({"pixel_values": pixels})
+    (again,) = graphs[Role.VISION_HEAD].run({"pixel_values": pixels.detach().contiguous()})
+    assert torch.equal(features, again)
+    assert not features.requires_grad
+
+
+def test_inputs_are_bound_and_not_copied(graphs, monkeypatch):
+    import onnxruntime
+
+    seen = []
+    real = onnxruntime.OrtValue.from_dlpack
+
+    def watched(tensor):
+        value = real(tensor)
+        seen.append((tensor.data_ptr(), value.data_ptr()))
+        return value
+
+    monkeypatch.setattr(onnxruntime.OrtValue, "from_dlpack", watched)
+    features = torch.randn(2, 17, 32)
+    graphs[Role.VISION_TAIL].run({"features": features})
+    assert seen == [(features.data_ptr(), features.data_ptr())]
+
+
+def test_a_failing_evaluation_says_nothing_of_its_values(graphs):
+    ids = torch.full((1, 4), 10**6, dtype=torch.int64)  # beyond the vocabulary
+    with pytest.raises(EvaluationFailed) as caught:
+        graphs[Role.TEXT_HEAD].run({"token_ids": ids, "attention_mask": torch.ones_like(ids)})
+    assert str(10**6) not in str(caught.value)
+
+
+def changed(package, tmp_path, change):
+    """A package with another manifest, digests right again."""
+    copy = shutil.copytree(package, tmp_path / "copy")
+    manifest = json_format.Parse((copy / "manifest.json").read_text(), manifest_pb2.Manifest())
+    change(copy, manifest)
+    for packaged in manifest.files:
+        packaged.sha256 = sha256_of(copy / packaged.name)
+        packaged.size_bytes = (copy / packaged.name).stat().st_size
+    (copy / "manifest.json").write_text(json_format.MessageToJson(manifest))
+    return open_package(copy)
+
+
+def test_a_signature_that_differs_from_the_graphs_is_refused_by_the_graphs_name(tiny_package, tmp_path, device):
+    def widen(folder, manifest):
+        graph = next(graph for graph in manifest.graphs if graph.file == "vision_tail.onnx")
+        graph.outputs[0].shape[1] += 1
+
+    with pytest.raises(PackageCorrupt, match=r"vision_tail\.onnx: seen outputs"):
+        open_graphs(changed(tiny_package, tmp_path, widen), device)
+
+
+def test_a_file_that_is_no_graph_is_refused_by_its_name(tiny_package, tmp_path, device):
+    package = changed(tiny_package, tmp_path, lambda folder, _: (folder / "text_head.onnx").write_bytes(b"nonsense"))
+    with pytest.raises(PackageCorrupt, match=r"text_head\.onnx"):
+        open_graphs(package, device)
+
+
+def test_the_gradient_graph_returns_the_gradient_of_each_rows_own_similarity(graphs):
+    generator = torch.Generator().manual_seed(2)
+    features = torch.randn(4, 17, 32, generator=generator)
+    target = torch.nn.functional.normalize(torch.randn(4, 16, generator=generator), dim=-1)
+    similarity, gradient = graphs[Role.VISION_TAIL_GRAD].run({"features": features, "target": target})
+    step = 1e-2 * torch.randn(4, 17, 32, generator=generator)
+    ahead, _ = graphs[Role.VISION_TAIL_GRAD].run({"features": features + step, "target": target})
+    behind, _ = graphs[Role.VISION_TAIL_GRAD].run({"features": features - step, "target": target})
+    predicted = 2 * (gradient * step).sum(dim=(1, 2))
+    np.testing.assert_allclose((ahead - behind).numpy(), predicted.numpy(), rtol=0.05, atol=1e-5)
+    assert similarity.abs().max() <= 1
+
+
+def test_only_the_runtime_room_needs_onnxruntime():
+    code = (
+        "import sys, m2ib_server.methods, m2ib_server.imaging, m2ib_server.text; sys.exit('onnxruntime' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
