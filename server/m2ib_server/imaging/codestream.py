@@ -15,11 +15,12 @@ _JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameSize:
-    """Pixels across, pixels down, and components."""
+    """Pixels across, pixels down, components, and bits per component."""
 
     width: int
     height: int
     components: int
+    precision: int
 
 
 def declared_size(frame: bytes) -> FrameSize | None:
@@ -39,8 +40,8 @@ def _jpeg_size(frame: bytes) -> FrameSize | None:
         if filler != 0xFF or marker in _SCAN_MARKERS:
             return None
         if marker in _SOF_MARKERS:
-            height, width, components = struct.unpack_from(">HHB", frame, at + 5)
-            return FrameSize(width=width, height=height, components=components)
+            precision, height, width, components = struct.unpack_from(">BHHB", frame, at + 4)
+            return FrameSize(width=width, height=height, components=components, precision=precision)
         if marker == 0xFF:  # fill byte
             at += 1
         elif marker in _WITHOUT_LENGTH:
@@ -55,5 +56,6 @@ def _jpeg_2000_size(frame: bytes) -> FrameSize | None:
     if start < 0 or frame[start : start + 4] != _J2K_START:
         return None
     right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
-    (components,) = struct.unpack_from(">H", frame, start + 40)
-    return FrameSize(width=right - left, height=bottom - top, components=components)
+    components, depth = struct.unpack_from(">HB", frame, start + 40)
+    precision = (depth & 0x7F) + 1  # the high bit is the sign
+    return FrameSize(width=right - left, height=bottom - top, components=components, precision=precision)

@@ -1,7 +1,7 @@
 """Chooses the decoder of each transfer syntax and decodes one frame with it.
 
-Each compressed syntax has exactly one decoder: left to itself pydicom tries all that are installed, among them GDCM,
-which can end the process (see `isolation.py`), and lenient ones that return part of a truncated frame.
+Each compressed syntax has exactly one decoder: left to itself pydicom tries all that are installed, among them some
+that end the process or never return (see `isolation.py`), and lenient ones that return part of a truncated frame.
 """
 
 from pydicom.dataset import Dataset
@@ -44,13 +44,11 @@ NATIVE = {
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
 }
-ISOLATED = {JPEGLossless, JPEGLosslessSV1}
+ISOLATED = {JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless}
 PLUGINS = {
     RLELossless: "pylibjpeg",
     JPEGBaseline8Bit: "pillow",
     JPEGExtended12Bit: "pillow",
-    JPEGLSLossless: "pyjpegls",
-    JPEGLSNearLossless: "pyjpegls",
     JPEG2000Lossless: "pylibjpeg",
     JPEG2000: "pylibjpeg",
     HTJ2KLossless: "pylibjpeg",
@@ -62,9 +60,7 @@ _BROKEN_PIXELS = "a DICOM object with broken or truncated pixel data"
 
 def check_decoder(syntax: UID, layout: PixelLayout) -> None:
     """Raise TransferSyntaxUnsupported if no decoder reads these pixels."""
-    # The decoders of JPEG Extended that are free to redistribute read its 8-bit half only.
-    is_readable = syntax != JPEGExtended12Bit or layout.bits_stored <= EIGHT_BITS
-    if syntax not in {*NATIVE, *ISOLATED, *PLUGINS} or not is_readable:
+    if syntax not in {*NATIVE, *ISOLATED, *PLUGINS} or not _is_depth_read(syntax, layout.bits_stored):
         allowed = "uncompressed, RLE, JPEG of 8 bits, JPEG Lossless, JPEG-LS or JPEG 2000"
         raise TransferSyntaxUnsupported(ENCODED, seen=_registered_name(syntax), allowed=allowed)
 
@@ -77,16 +73,23 @@ def decode_frame(opened: OpenObject, layout: PixelLayout, frame: int) -> Stored:
     """
     complete = opened.with_pixels()
     if opened.syntax in ISOLATED:
-        stored = decode_isolated(_codestream(complete, layout, frame), layout, opened.syntax)
-        return _to_rgb(stored, layout)
+        codestream, size = _codestream(complete, layout, frame)
+        return _to_rgb(decode_isolated(codestream, layout, opened.syntax, precision=size.precision), layout)
     if opened.syntax in PLUGINS and opened.syntax != RLELossless:
         _codestream(complete, layout, frame)
     with library_call(_BROKEN_PIXELS):
         plugin = PLUGINS.get(opened.syntax, "")
-        stored = pixel_array(complete, index=frame - 1, decoding_plugin=plugin)
+        stored: Stored = pixel_array(complete, index=frame - 1, decoding_plugin=plugin)
     if stored.shape[:2] != (layout.rows, layout.columns):
         raise undecodable(_BROKEN_PIXELS)
     return stored
+
+
+def _is_depth_read(syntax: UID, bits_stored: int) -> bool:
+    """Tell what the decoders that are free to redistribute leave out of JPEG Extended and JPEG-LS."""
+    if syntax == JPEGExtended12Bit:
+        return bits_stored <= EIGHT_BITS
+    return syntax not in {JPEGLSLossless, JPEGLSNearLossless} or bits_stored >= EIGHT_BITS
 
 
 def _registered_name(syntax: UID) -> str:
@@ -94,18 +97,20 @@ def _registered_name(syntax: UID) -> str:
     return syntax.name if syntax.name != str(syntax) else "an unregistered transfer syntax"
 
 
-def _codestream(complete: Dataset, layout: PixelLayout, frame: int) -> bytes:
+def _codestream(complete: Dataset, layout: PixelLayout, frame: int) -> tuple[bytes, FrameSize]:
     """Find one compressed frame, whose own size has to be the header's: the limit was held against that one."""
     with library_call(_BROKEN_PIXELS):
         codestream = get_frame(complete.PixelData, frame - 1, number_of_frames=layout.frames)
-    expected = FrameSize(width=layout.columns, height=layout.rows, components=layout.samples)
-    if declared_size(codestream) != expected:
+    size = declared_size(codestream)
+    expected = (layout.columns, layout.rows, layout.samples)
+    if size is None or (size.width, size.height, size.components) != expected:
         raise undecodable("a compressed frame that differs from its header in size")
-    return codestream
+    return codestream, size
 
 
 def _to_rgb(stored: Stored, layout: PixelLayout) -> Stored:
     if not layout.photometric.startswith("YBR"):
         return stored
     with library_call(_BROKEN_PIXELS):
-        return convert_color_space(stored, "YBR_FULL", "RGB")
+        rgb: Stored = convert_color_space(stored, "YBR_FULL", "RGB")
+    return rgb

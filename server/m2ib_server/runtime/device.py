@@ -99,10 +99,15 @@ def providers_for(kind: DeviceKind, *, index: int, stream: int) -> ProviderList:
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """Return options for a session: one pool of `threads`, which sleep when idle rather than spin."""
+    """Return options for a session: one pool of `threads`, which sleep when idle rather than spin.
+
+    Weights are not repacked: a repacked copy is private to its session, while the pages of a mapped weights file are
+    one copy for all sessions that map it. The gradient step is as fast without (docs/decisions/0002).
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_prepacking", "1")
     return options

@@ -1,8 +1,11 @@
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from google.protobuf import json_format
@@ -89,8 +92,6 @@ def test_inputs_that_want_a_gradient_or_are_not_contiguous_are_taken(graphs):
 
 
 def test_inputs_are_bound_and_not_copied(graphs, monkeypatch):
-    import onnxruntime
-
     seen = []
     real = onnxruntime.OrtValue.from_dlpack
 
@@ -103,6 +104,34 @@ def test_inputs_are_bound_and_not_copied(graphs, monkeypatch):
     features = torch.randn(2, 17, 32)
     graphs[Role.VISION_TAIL].run({"features": features})
     assert seen == [(features.data_ptr(), features.data_ptr())]
+
+
+def mappings_of(name):
+    """Sum over this process's mappings of a file: bytes mapped, bytes of private copies."""
+    mapped = copied = 0
+    is_ours = False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace").splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            is_ours = line.endswith(name)
+        elif is_ours and line.startswith("Size:"):
+            mapped += int(line.split()[1]) * 1024
+        elif is_ours and line.startswith("Private_Dirty:"):
+            copied += int(line.split()[1]) * 1024
+    return mapped, copied
+
+
+@pytest.mark.parametrize("side", ["vision", "text"])
+def test_tail_and_tail_gradient_hold_one_copy_of_their_weights(tiny_package, tmp_path, device, side):
+    folder = shutil.copytree(tiny_package, tmp_path / "sharing")
+    package = open_package(folder)
+    names = {package.graph(Role[f"{side}_{part}".upper()]).weights_file for part in ("tail", "tail_grad")}
+    assert names == {f"{side}_tail.weights"}
+    size = (folder / f"{side}_tail.weights").stat().st_size
+    graphs = open_graphs(package, device)
+    mapped, copied = mappings_of(str(folder / f"{side}_tail.weights"))
+    assert mapped >= 1.8 * size  # both sessions map all but a few small weights of the one file
+    assert copied == 0
+    assert len(graphs) == 6
 
 
 def test_a_failing_evaluation_says_nothing_of_its_values(graphs):
