@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/m2ib/v1/*.proto)
-PACKAGES := proto/m2ib client/m2ib_client server/m2ib_server export/m2ib_export
+DEMO_TEXT := a mass in the right lung
 
 .PHONY: install proto format lint test test-all demo bench clean
 
@@ -39,8 +39,18 @@ test: install  ## Run the tests that fit into ten minutes on two cores.
 test-all: install  ## Run every test, full-size architectures included.
 	$(BIN)/pytest
 
-demo: install  ## Export the demo model, explain a phantom film, leave an overlay in out/.
-	$(BIN)/python bench/demo.py
+models/demo/manifest.json: $(VENV)/.installed $(wildcard export/m2ib_export/*.py export/m2ib_export/demo/checkpoint/*)
+	$(BIN)/m2ib-export demo models/demo --force
+
+demo: models/demo/manifest.json  ## Explain a phantom film with the demo model, offline; leave the overlay in out/.
+	mkdir -p out
+	$(BIN)/python -m m2ib_export.demo phantom --seed 21 --finding mass --finding effusion --out out/phantom.dcm
+	$(BIN)/m2ib explain out/phantom.dcm "$(DEMO_TEXT)" --mask token --overlay out/overlay.png --local --models models
+	@echo
+	@echo "The film is out/phantom.dcm, the map over it out/overlay.png. Next, a server of your own:"
+	@echo
+	@echo "    $(BIN)/m2ib-server serve --models models"
+	@echo "    $(BIN)/m2ib explain out/phantom.dcm \"$(DEMO_TEXT)\" --overlay out/overlay.png"
 
 bench: install  ## Run every benchmark; bench/README.md says how to read them.
 	$(BIN)/python -m bench
