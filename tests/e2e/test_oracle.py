@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from checkpoints import write_checkpoint
-from oracle import OracleSettings, image_information, similarity, text_information
-from packages import export
 from scipy.stats import spearmanr
-from serving import running_server
 from transformers import AutoTokenizer, CLIPModel
 
+from checkpoints import write_checkpoint
 from m2ib_client import Client
+from oracle import OracleSettings, image_information, similarity, text_information
+from packages import export
+from serving import running_server
 
 TEXT = {"tiny": "a cat and a dog", "demo": "right upper zone nodule", "vit-b-32": "an opacity in the left lower lung"}
 MAX_DIFFERENCE = 1e-3

@@ -20,10 +20,10 @@ from grpc_status import rpc_status
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-from serving import running_server
 
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import attribution_pb2_grpc, settings_pb2
+from serving import running_server
 
 SECONDS = 60
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -1,0 +1,109 @@
+"""Laws that every attribution method keeps on every model. A new method adds a row and gets every law."""
+
+import numpy as np
+import pytest
+import torch
+
+from m2ib_server.engine import Engine, Evaluator, FeatureCache, Job, load_model
+from m2ib_server.methods import M2IBSettings, MaskShape, Side, explain
+from m2ib_server.package import open_package
+from m2ib_server.runtime import DeviceKind, open_device
+from m2ib_server.settings import EngineLimits
+
+SECONDS = 120
+
+
+def m2ib(shape):
+    """The method with a mask shape: a function from inputs, seed and sides to a method under way."""
+
+    def begin(image, text, seed, sides=tuple(Side)):
+        beta = 1.0 if shape is MaskShape.CHANNEL else 0.3
+        settings = M2IBSettings(beta=beta, steps=10, samples=10, learning_rate=1.0, mask_shape=shape, seed=seed)
+        return explain(image, text, settings, sides)
+
+    return begin
+
+
+METHODS = {"m2ib channel": m2ib(MaskShape.CHANNEL), "m2ib token": m2ib(MaskShape.TOKEN)}
+MODELS = {"tiny": "a cat and a dog", "demo": "left pleural effusion"}
+
+
+@pytest.fixture(scope="module")
+def stages(tiny_package, demo_package):
+    """For each model an engine, and inputs made of a fixed image and text."""
+    device = open_device(DeviceKind.CPU, threads=2)
+    found, engines = {}, []
+    for name, folder in (("tiny", tiny_package), ("demo", demo_package)):
+        model = load_model(open_package(folder), device)
+        evaluator = Evaluator({model.digest: model}, max_rows=256, cache=FeatureCache(1 << 26))
+        engine = Engine(evaluator, limits=EngineLimits(max_running=4), threads=2)
+        engine.start()
+        engines.append(engine)
+        pixels = torch.randn(model.model_input.shape, generator=torch.Generator().manual_seed(1)).numpy()
+        text = model.text_input(model.tokeniser.encode(MODELS[name], truncate=False))
+        found[name] = (engine, model, model.image_input(pixels), text)
+    yield found
+    for engine in engines:
+        engine.close()
+
+
+def run(stage, *methods):
+    """Run methods at the same time and return their outcomes."""
+    engine, model, *_ = stage
+    jobs = [Job(method, model=model.digest) for method in methods]
+    for job in jobs:
+        engine.submit(job)
+    return [job.reply.result(timeout=SECONDS) for job in jobs]
+
+
+def bits(outcome, side):
+    return outcome.course[side][-1].bits.numpy()
+
+
+pytestmark = [
+    pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys()),
+    pytest.mark.parametrize("name", MODELS),
+]
+
+
+def test_a_map_is_finite_and_never_negative(stages, method, name):
+    _, _, image, text = stages[name]
+    (outcome,) = run(stages[name], method(image, text, 1))
+    for side, source in ((Side.IMAGE, image), (Side.TEXT, text)):
+        assert np.isfinite(bits(outcome, side)).all()
+        assert (bits(outcome, side) >= 0).all()
+        assert bits(outcome, side).max() > 0
+        assert source.side is side
+
+
+def test_the_same_seed_gives_the_same_map(stages, method, name):
+    _, _, image, text = stages[name]
+    (first,), (second,) = (run(stages[name], method(image, text, 1)) for _ in range(2))
+    for side in Side:
+        assert np.array_equal(bits(first, side), bits(second, side))
+
+
+def test_another_seed_gives_a_similar_map(stages, method, name):
+    _, _, image, text = stages[name]
+    (first,), (second,) = (run(stages[name], method(image, text, seed)) for seed in (1, 2))
+    for side in Side:
+        assert not np.array_equal(bits(first, side), bits(second, side))
+        assert np.corrcoef(bits(first, side), bits(second, side))[0, 1] > 0.5
+
+
+def test_a_side_is_explained_the_same_alone_or_with_the_other(stages, method, name):
+    _, _, image, text = stages[name]
+    (both,) = run(stages[name], method(image, text, 1))
+    for side in Side:
+        (alone,) = run(stages[name], method(image, text, 1, (side,)))
+        assert set(alone.course) == {side}
+        assert np.array_equal(bits(alone, side), bits(both, side))
+
+
+def test_a_map_hardly_changes_in_company(stages, method, name):
+    _, _, image, text = stages[name]
+    (alone,) = run(stages[name], method(image, text, 1))
+    together = run(stages[name], *(method(image, text, seed) for seed in (5, 1, 7)))[1]
+    for side in Side:
+        expected, seen = bits(alone, side), bits(together, side)
+        assert np.abs(seen - expected).max() <= 1e-3 * (expected.max() - expected.min())
