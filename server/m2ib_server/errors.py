@@ -37,6 +37,10 @@ class InvalidField(ServiceError):
         self.seen = seen
         self.allowed = allowed
 
+    def in_list(self, name: str, entry: str) -> "InvalidField":
+        """Return the same fault where the field is an entry of a list: `image.frame` in `images[3]`, say."""
+        return type(self)(self.field.replace(name, entry, 1), seen=self.seen, allowed=self.allowed)
+
 
 class ImageEmpty(InvalidField):
     """The request holds no image."""

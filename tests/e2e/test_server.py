@@ -148,6 +148,17 @@ def test_scores_of_nothing_are_refused(stub, field):
     assert details_of(caught.value)["BadRequest"].field_violations[0].field == field
 
 
+def test_a_bad_entry_of_a_list_is_named(stub):
+    good, bad = pb.Image(encoded=png()), pb.Image(encoded=b"nonsense")
+    for fields, field in (
+        ({"images": [good, bad], "texts": ["a cat"]}, "images[1].encoded"),
+        ({"images": [good], "texts": ["a cat", "a dog", " "]}, "texts[2]"),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Score(pb.ScoreRequest(model="tiny", **fields), timeout=SECONDS)
+        assert details_of(caught.value)["BadRequest"].field_violations[0].field == field
+
+
 def test_the_server_answers_after_bad_requests(stub):
     explanation = stub.Explain(explain_request(), timeout=SECONDS).explanation
     grid = np.frombuffer(explanation.image.grid_bits.data, "<f4")

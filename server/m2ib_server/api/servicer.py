@@ -17,7 +17,7 @@ from m2ib_server.api import answer, request
 from m2ib_server.api.call import Call, answered, streamed
 from m2ib_server.api.feed import StepFeed
 from m2ib_server.engine import Catalogue, Engine, Job, LoadedModel
-from m2ib_server.errors import Draining
+from m2ib_server.errors import Draining, InvalidField
 from m2ib_server.methods import Attribution, M2IBSettings, Side, StepDone, explain, score
 from m2ib_server.methods.encoder import HEAD
 from m2ib_server.methods.m2ib import NAME
@@ -221,6 +221,20 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
             device=self._settings.device,
             software=self._software,
         )
+
+    async def _entry(
+        self,
+        name: str,
+        entry: str,
+        read: Callable[Arguments, Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        """Read an entry of a list off the event loop; a fault names the entry."""
+        try:
+            return await self._aside(read, *args, **kwargs)
+        except InvalidField as error:
+            raise error.in_list(name, entry) from error
 
     async def _aside(
         self, call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs

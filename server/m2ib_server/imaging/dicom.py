@@ -10,11 +10,12 @@ from m2ib_server.errors import InvalidField
 
 from .decoder import check_decoder, decode_frame
 from .greyscale import EIGHT_BITS, Stored, render_grey
-from .header import PixelLayout, read_grey_scale, read_layout, read_palette, read_pixel_aspect
+from .header import PixelLayout, read_grey_scale, read_layout, read_pixel_aspect
 from .image import ImageFormat, ImageLimits, Pixels, RenderedImage, Rendering, Window, WindowSource
 from .part10 import open_object
 from .quiet import library_call
 from .refusal import WINDOW, check_pixels, no_such_frame, undecodable
+from .tables import read_palette
 
 _GREY = {"MONOCHROME1", "MONOCHROME2"}
 _PALETTE = "PALETTE COLOR"

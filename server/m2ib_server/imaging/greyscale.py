@@ -123,7 +123,9 @@ def window_fractions(values: Values, window: Window, function: VoiFunction) -> V
 
 def render_grey(stored: Stored, scale: GreyScale, request: Window | None) -> GreyImage:
     """Render stored values [rows, columns]: modality, then VOI, then one inversion, then padding black."""
-    index = np.clip(stored.astype(np.int32) - scale.lowest, 0, 2**scale.bits_stored - 1)
+    index = stored.astype(np.int32)
+    index -= scale.lowest
+    np.clip(index, 0, 2**scale.bits_stored - 1, out=index)
     is_padding = _padding_levels(scale)
     shades = _shades(scale, index, is_padding, request)
     grey = np.rint(np.clip(shades.fractions, 0, 1) * 255).astype(np.uint8)

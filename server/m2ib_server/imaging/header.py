@@ -8,14 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from .greyscale import GreyScale, LookupTable, VoiFunction, usable
+from .greyscale import GreyScale, VoiFunction, usable
 from .image import Window
-from .palette import expand_segments
 from .refusal import undecodable
+from .tables import read_tables
 
 # Elements of enhanced multi-frame objects stand in these macros, per frame or shared (PS3.3 C.7.6.16).
 _MACROS = ("PixelMeasuresSequence", "PixelValueTransformationSequence", "FrameVOILUTSequence")
@@ -71,7 +69,7 @@ def read_grey_scale(ds: Dataset, layout: PixelLayout, frame: int) -> GreyScale:
     """
     scopes = list(_scopes(ds, frame))
     function = _function(_first(scopes, "VOILUTFunction"))
-    modality = _tables(_first(scopes, "ModalityLUTSequence"), ds)
+    modality = read_tables(_first(scopes, "ModalityLUTSequence"), ds)
     slope = _number(_first(scopes, "RescaleSlope"), 1.0)
     intercept = _number(_first(scopes, "RescaleIntercept"), 0.0)
     if slope == 0 or not math.isfinite(slope * 2**16 + intercept):
@@ -82,10 +80,10 @@ def read_grey_scale(ds: Dataset, layout: PixelLayout, frame: int) -> GreyScale:
         modality=modality[0] if modality else None,
         slope=slope,
         intercept=intercept,
-        voi_luts=_tables(_first(scopes, "VOILUTSequence"), ds),
+        voi_luts=read_tables(_first(scopes, "VOILUTSequence"), ds),
         windows=tuple(_windows(scopes, function)),
         function=function,
-        padding=_padding(ds),
+        padding=_padding(ds, layout),
         is_inverted=layout.photometric == "MONOCHROME1" or ds.get("PresentationLUTShape") == "INVERSE",
         is_ct=ds.get("Modality") == "CT",
     )
@@ -103,28 +101,6 @@ def read_pixel_aspect(ds: Dataset, frame: int) -> float:
         if vertical > 0 and horizontal > 0:
             return _checked_aspect(vertical / horizontal)
     return 1.0
-
-
-def read_palette(ds: Dataset) -> tuple[LookupTable, LookupTable, LookupTable]:
-    """Read the red, green and blue tables of PALETTE COLOR.
-
-    Raises:
-        ImageUndecodable: a table is broken.
-    """
-    red, green, blue = (_palette_table(ds, colour) for colour in ("Red", "Green", "Blue"))
-    return red, green, blue
-
-
-def _palette_table(ds: Dataset, colour: str) -> LookupTable:
-    descriptor = ds[f"{colour}PaletteColorLookupTableDescriptor"].value
-    segmented = f"Segmented{colour}PaletteColorLookupTableData"
-    if segmented not in ds:
-        return _table(descriptor, ds[f"{colour}PaletteColorLookupTableData"].value, ds)
-    count, first, bits = (int(number) for number in descriptor)
-    word_bytes = 1 if bits <= 8 else 2
-    words = np.frombuffer(ds[segmented].value, dtype=_word_type(ds, word_bytes)).tolist()
-    entries = expand_segments(words, count % 65536 or 65536, word_bytes=word_bytes)
-    return LookupTable(first=first, entries=entries, bits=bits)
 
 
 def _checked_aspect(aspect: float) -> float:
@@ -181,39 +157,16 @@ def _windows(scopes: list[Dataset], function: VoiFunction) -> Iterator[Window]:
             yield window
 
 
-def _padding(ds: Dataset) -> tuple[int, int] | None:
+def _padding(ds: Dataset, layout: PixelLayout) -> tuple[int, int] | None:
     value = ds.get("PixelPaddingValue")
     if value is None:
         return None
     limit = ds.get("PixelPaddingRangeLimit")
-    ends = [int(value), int(value if limit is None else limit)]
+    ends = [_as_stored(int(end), layout) for end in (value, value if limit is None else limit)]
     return min(ends), max(ends)
 
 
-def _tables(sequence: Any, ds: Dataset) -> tuple[LookupTable, ...]:
-    return tuple(_table(entry.LUTDescriptor, entry.LUTData, ds) for entry in sequence or [])
-
-
-def _table(descriptor: Any, lut_data: Any, ds: Dataset) -> LookupTable:
-    count, first, bits = (int(number) for number in descriptor)
-    entries = _entries(lut_data, count % 65536 or 65536, ds)
-    if not 1 <= bits <= 16:
-        raise undecodable("a lookup table of unknown depth")
-    return LookupTable(first=first, entries=entries, bits=bits)
-
-
-def _entries(lut_data: Any, count: int, ds: Dataset) -> NDArray[np.uint16]:
-    if isinstance(lut_data, bytes):  # OW: 16-bit entries, or 8-bit ones two to a word
-        word_bytes = 1 if len(lut_data) < 2 * count else 2
-        entries = np.frombuffer(lut_data, dtype=_word_type(ds, word_bytes))
-    else:
-        entries = np.asarray(_numbers(lut_data), dtype=np.int64) % 65536
-    if len(entries) < count:
-        raise undecodable("a lookup table that ends early")
-    return entries[:count].astype(np.uint16)
-
-
-def _word_type(ds: Dataset, word_bytes: int) -> str:
-    """The type of one word of an OW value as numpy names it."""
-    is_big_endian = ds.original_encoding[1] is False
-    return f"{'>' if is_big_endian else '<'}u{word_bytes}"
+def _as_stored(value: int, layout: PixelLayout) -> int:
+    """Undo a value representation that disagrees with PixelRepresentation: -2000 written as 63536 and the like."""
+    unsigned = value % 65536
+    return unsigned - 65536 if layout.is_signed and unsigned >= 32768 else unsigned

@@ -4,8 +4,8 @@ from concurrent.futures import CancelledError
 
 import pytest
 import torch
-from fakes.graphs import DIGEST, FakeGraphs, encoder_input
 
+from fakes.graphs import DIGEST, FakeGraphs, encoder_input
 from m2ib_server.engine import Engine, Evaluator, FeatureCache, Job, Stage
 from m2ib_server.engine.cache import CacheKey
 from m2ib_server.engine.schedule import Pending, admit, batches

@@ -2,10 +2,10 @@ import math
 
 import pytest
 import torch
-from fakes.graphs import FakeGraphs, encoder_input
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import normalize
 
+from fakes.graphs import FakeGraphs, encoder_input
 from m2ib_server.methods import Evaluation, M2IBSettings, MaskShape, Side, StepDone, explain, score
 from m2ib_server.methods.bottleneck import information_nats, initial_alpha, noised_features
 
