@@ -99,7 +99,8 @@ def write_checkpoint(directory: Path, preset: str, *, seed: int = 0, is_legacy: 
     directory.mkdir(parents=True, exist_ok=True)
     tokeniser = build_tokeniser(shape.vocabulary_size)
     tokeniser.save(str(directory / "tokenizer.json"))
-    config = _config(shape, start=tokeniser.token_to_id(START), end=2 if is_legacy else tokeniser.token_to_id(END))
+    start, end = tokeniser.encode("").ids
+    config = _config(shape, start=start, end=2 if is_legacy else end)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CLIPModel(config)
@@ -131,7 +132,7 @@ def build_tokeniser(vocabulary_size: int) -> Tokenizer:
 
 
 def _framed(trained: Tokenizer, vocabulary_size: int) -> Tokenizer:
-    """Complete the vocabulary as CLIP has it: every byte also as a word's end; start and end token with the last ids."""
+    """Complete the vocabulary as CLIP has it: every byte also as a word's end, the frame's tokens last."""
     document = json.loads(trained.to_str())
     vocabulary = document["model"]["vocab"]
     for symbol in sorted(pre_tokenizers.ByteLevel.alphabet()):

@@ -1,0 +1,75 @@
+"""Owns the channel's options: message limits, keepalive, retries and the checks of address and timeout."""
+
+import json
+import math
+
+from m2ib_client._errors import InvalidRequestError
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+KEEPALIVE_MS = 30_000
+KEEPALIVE_TIMEOUT_MS = 20_000
+RECONNECT_MAX_MS = 5_000
+DEFAULT_TIMEOUT_SECONDS = 60.0
+
+# Only UNAVAILABLE is retried: the request was not begun. A full queue is the caller's to wait for, and an
+# answer that has begun is never asked for twice.
+SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": [{"service": "m2ib.v1.AttributionService"}],
+            "retryPolicy": {
+                "maxAttempts": 3,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 3,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.5},
+}
+
+
+def channel_options() -> list[tuple[str, int | str]]:
+    """Return the options of every channel to the service."""
+    return [
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        # A request that outgrows this buffer is never retried; the library's own default is 256 KiB.
+        ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.max_reconnect_backoff_ms", RECONNECT_MAX_MS),
+        # Images of patients go to the named server and through no proxy that the environment happens to name.
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.enable_retries", 1),
+        ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
+    ]
+
+
+def checked_address(address: str) -> str:
+    """Return the address if it reads as a server's.
+
+    Raises:
+        InvalidRequestError: it is empty, has a scheme of the web or has no port.
+    """
+    is_web = isinstance(address, str) and address.startswith(("http://", "https://"))
+    if not isinstance(address, str) or is_web or not _has_port(address):
+        raise InvalidRequestError.of("address", seen="something else", allowed="HOST:PORT, such as 127.0.0.1:50051")
+    return address
+
+
+def checked_timeout(timeout: float | None) -> float | None:
+    """Return the timeout in seconds; None means none.
+
+    Raises:
+        InvalidRequestError: it is not a finite number above 0.
+    """
+    if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
+        raise InvalidRequestError.of("timeout", seen=repr(timeout), allowed="a number of seconds above 0")
+    return timeout
+
+
+def _has_port(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    return address.startswith("unix:") or (bool(host) and port.isdecimal())

@@ -1,0 +1,38 @@
+"""Owns the choice between a server that runs and a private one."""
+
+from pathlib import Path
+
+import typer
+
+from m2ib_client._client import Client
+
+
+def connect(
+    context: typer.Context, *, server: str, local: bool, models: Path | None, device: str, timeout: float
+) -> Client:
+    """Return a client of the server that the options name.
+
+    Raises:
+        typer.BadParameter: the options contradict each other.
+        M2IBError: the address or the timeout is wrong, or the private server did not start.
+    """
+    if not local:
+        _refuse_local_options(context)
+        return Client(server, timeout=timeout)
+    if _is_given(context, "server"):
+        raise typer.BadParameter("--server and --local exclude each other")
+    if models is None:
+        raise typer.BadParameter("--local needs --models DIR")
+    return Client.local(models=models, device=device, timeout=timeout)
+
+
+def _refuse_local_options(context: typer.Context) -> None:
+    for name in ("models", "device"):
+        if _is_given(context, name):
+            raise typer.BadParameter(f"--{name} is for --local only; a running server has its own")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Tell whether the option stands on the command line; the environment does not count."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -1,0 +1,166 @@
+"""Owns the synchronous client: a channel, a timeout for every call and the calls. The codec does the rest."""
+
+import os
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self, Unpack
+
+import grpc
+
+from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
+from m2ib_client import _answer, _channel, _model_answer, _request
+from m2ib_client._errors import ClosedError, IncompatibleServerError
+from m2ib_client._local import DEFAULT_BOOT_TIMEOUT_SECONDS, LocalServer
+from m2ib_client._models import Model
+from m2ib_client._options import ExplainOptions, ImageSource, ScoreOptions
+from m2ib_client._results import Explanation, Progress, Scores
+from m2ib_client._status import translated
+
+
+class Client:
+    """Speaks to an attribution server; safe to share between threads.
+
+    The channel is plaintext: keep it on this machine or on a network that is trusted with the images.
+
+        with Client("127.0.0.1:50051") as client:
+            explanation = client.explain("chest.png", "a nodule in the left lung")
+            explanation.overlay().save("overlay.png")
+
+    Every call raises `M2IBError`, by the tree in `m2ib_client`'s exceptions.
+    """
+
+    def __init__(self, address: str, *, timeout: float | None = _channel.DEFAULT_TIMEOUT_SECONDS) -> None:
+        """Prepare a channel to `HOST:PORT`; nothing connects before the first call.
+
+        `timeout` is that of calls that name none, in seconds from the call to its whole answer; None means
+        none.
+
+        Raises:
+            InvalidRequestError: the address or the timeout cannot be meant.
+        """
+        self._timeout = _channel.checked_timeout(timeout)
+        self._channel = grpc.insecure_channel(_channel.checked_address(address), _channel.channel_options())
+        self._stub = attribution_pb2_grpc.AttributionServiceStub(self._channel)
+        self._server: LocalServer | None = None
+        self._is_closed = False
+
+    @classmethod
+    def local(
+        cls,
+        *,
+        models: str | os.PathLike[str],
+        device: str = "cpu",
+        timeout: float | None = _channel.DEFAULT_TIMEOUT_SECONDS,
+        boot_timeout: float = DEFAULT_BOOT_TIMEOUT_SECONDS,
+    ) -> Self:
+        """Start a private server over a folder of model packages and return a client that ends it on `close`.
+
+        The server listens on this machine only and never outlives this process. `device` is "cpu", "cuda" or
+        "tensorrt"; `boot_timeout` is the time the server has to load its models, in seconds.
+
+        Raises:
+            LocalServerError: the server did not start.
+            MissingPackageError: m2ib-server is not installed.
+        """
+        _channel.checked_timeout(timeout)  # before a server runs that nobody would end
+        server = LocalServer(models=models, device=device, boot_timeout=boot_timeout)
+        client = cls(server.start(), timeout=timeout)
+        client._server = server
+        return client
+
+    def explain(
+        self,
+        image: ImageSource,
+        text: str,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[ExplainOptions],
+    ) -> Explanation:
+        """Explain why the model matches the image and the text; `timeout` replaces the client's."""
+        request = _request.explain_request(image, text, **options)
+        with translated():
+            response = self._open_stub().Explain(request, timeout=self._seconds(timeout))
+        return _answer.read_explanation(response.explanation)
+
+    def explain_stream(
+        self,
+        image: ImageSource,
+        text: str,
+        *,
+        partial_maps: bool = False,
+        timeout: float | None = None,
+        **options: Unpack[ExplainOptions],
+    ) -> Iterator[Progress | Explanation]:
+        """Explain as `explain` does, and tell of the steps meanwhile; the explanation comes last.
+
+        The call begins with the first `next`. Leaving the loop early and dropping the iterator cancels it on
+        the server too.
+        """
+        request = _request.explain_request(image, text, **options)
+        return self._events(_request.stream_request(request, partial_maps=partial_maps), self._seconds(timeout))
+
+    def score(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        texts: str | Sequence[str],
+        *,
+        timeout: float | None = None,
+        **options: Unpack[ScoreOptions],
+    ) -> Scores:
+        """Return the similarity of every image with every text; one of either may come without a list."""
+        request = _request.score_request(images, texts, **options)
+        with translated():
+            response = self._open_stub().Score(request, timeout=self._seconds(timeout))
+        return _answer.read_scores(response)
+
+    def models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
+        """Return the loaded models, in the order of their names."""
+        with translated():
+            response = self._open_stub().ListModels(attribution_pb2.ListModelsRequest(), timeout=self._seconds(timeout))
+        return _model_answer.read_models(response)
+
+    def model(self, name: str = "", *, timeout: float | None = None) -> Model:
+        """Return one model; an empty name means the only one loaded."""
+        with translated():
+            response = self._open_stub().GetModel(_request.model_request(name), timeout=self._seconds(timeout))
+        return _model_answer.read_model(response.model)
+
+    def close(self) -> None:
+        """Cancel what runs, close the channel, end the private server. May be called twice."""
+        self._is_closed = True
+        self._channel.close()
+        if self._server is not None:
+            self._server.stop()
+
+    def __enter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the client."""
+        self.close()
+
+    def _events(
+        self, request: attribution_pb2.ExplainStreamRequest, timeout: float | None
+    ) -> Iterator[Progress | Explanation]:
+        with translated():
+            call = self._open_stub().ExplainStream(request, timeout=timeout)
+            try:
+                for message in call:
+                    event = _answer.read_event(message)
+                    yield event
+                    if isinstance(event, Explanation):
+                        return
+            finally:
+                call.cancel()
+        raise IncompatibleServerError("the stream ended without an explanation")
+
+    def _open_stub(self) -> attribution_pb2_grpc.AttributionServiceStub:
+        if self._is_closed:
+            raise ClosedError("this client is closed")
+        return self._stub
+
+    def _seconds(self, timeout: float | None) -> float | None:
+        return self._timeout if timeout is None else _channel.checked_timeout(timeout)

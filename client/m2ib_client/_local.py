@@ -1,0 +1,142 @@
+"""Owns a private server: a process of this one, on this machine only, that ends with it however it ends."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from m2ib_client._errors import LocalServerError, MissingPackageError
+
+DEFAULT_BOOT_TIMEOUT_SECONDS = 120.0
+POLL_SECONDS = 0.02
+STOP_SECONDS = 10.0
+KILL_SECONDS = 5.0
+LAST_WORDS_LINES = 12
+LAST_WORDS_BYTES = 16_384
+SERVER_MODULE = "m2ib_server"
+
+
+def server_program(module: str = SERVER_MODULE) -> tuple[str, ...]:
+    """Return the command that runs the server's program.
+
+    Raises:
+        MissingPackageError: the server is not installed beside the client.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise MissingPackageError("a private server needs the server beside the client: pip install m2ib-server")
+    return (sys.executable, "-m", module)
+
+
+class LocalServer:
+    """A server in a process of its own, started once and stopped once.
+
+    The process holds the reading end of a pipe whose writing end is ours: when this process ends, killed or
+    not, the pipe closes and the server follows.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: str | os.PathLike[str],
+        device: str = "cpu",
+        boot_timeout: float = DEFAULT_BOOT_TIMEOUT_SECONDS,
+        program: Sequence[str] | None = None,
+        patience: float = STOP_SECONDS,
+    ) -> None:
+        """Keep what to start.
+
+        `program` replaces the installed server's command; `patience` is how long the server may take to end by
+        itself, in seconds.
+        """
+        self._models = os.fspath(models)
+        self._device = device
+        self._boot_timeout = boot_timeout
+        self._program = program
+        self._patience = patience
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> str:
+        """Start the server, wait until it is ready and return its address.
+
+        Raises:
+            LocalServerError: it ended or took longer than `boot_timeout` seconds.
+            MissingPackageError: it is not installed.
+        """
+        program = self._program or server_program()
+        self._folder = tempfile.TemporaryDirectory(prefix="m2ib-")
+        try:
+            with self._log_file.open("wb") as log:
+                command = self._command(program)
+                self._process = subprocess.Popen(  # noqa: S603 - our own program, through no shell
+                    command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT
+                )
+            return self._await_ready(self._process)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the server: first by closing its pipe, then by signals. May be called twice."""
+        if self._process is not None:
+            _end(self._process, self._patience)
+            self._process = None
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def _command(self, program: Sequence[str]) -> list[str]:
+        ready = str(self._ready_file)
+        listen = ["--listen", "127.0.0.1:0", "--ready-file", ready, "--exit-with-stdin"]
+        return [*program, "serve", "--models", self._models, "--device", self._device, *listen]
+
+    def _await_ready(self, process: subprocess.Popen[bytes]) -> str:
+        deadline = time.monotonic() + self._boot_timeout
+        while time.monotonic() < deadline:
+            if self._ready_file.exists():
+                return self._ready_file.read_text(encoding="utf-8").strip()
+            if process.poll() is not None:
+                raise LocalServerError(f"the server ended with status {process.returncode}{self._last_words()}")
+            time.sleep(POLL_SECONDS)
+        raise LocalServerError(f"the server was not ready after {self._boot_timeout:g} s{self._last_words()}")
+
+    def _last_words(self) -> str:
+        written = self._log_file.read_bytes()[-LAST_WORDS_BYTES:].decode("utf-8", errors="replace")
+        lines = written.strip().splitlines()[-LAST_WORDS_LINES:]
+        return ":\n" + "\n".join(lines) if lines else ""
+
+    @property
+    def _ready_file(self) -> Path:
+        return self._path("ready")
+
+    @property
+    def _log_file(self) -> Path:
+        return self._path("server.log")
+
+    def _path(self, name: str) -> Path:
+        if self._folder is None:
+            raise LocalServerError("the server was not started")
+        return Path(self._folder.name, name)
+
+
+def _end(process: subprocess.Popen[bytes], patience: float) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+    if _has_ended(process, patience):
+        return
+    process.terminate()
+    if not _has_ended(process, KILL_SECONDS):
+        process.kill()
+        process.wait()
+
+
+def _has_ended(process: subprocess.Popen[bytes], patience_seconds: float) -> bool:
+    try:
+        process.wait(patience_seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True

@@ -1,0 +1,36 @@
+"""Turns a model's description, as the server sends it, into the client's own."""
+
+from m2ib.v1 import attribution_pb2, manifest_pb2
+from m2ib_client import _models
+from m2ib_client._answer import NAME_BY_FIT, NAME_BY_MASK_SHAPE, copied, known
+
+
+def read_model(message: attribution_pb2.Model) -> _models.Model:
+    """Return the description of one model.
+
+    Raises:
+        IncompatibleServerError: it names a mask shape or a fit that this client does not know.
+    """
+    return copied(
+        _models.Model,
+        message,
+        vision=copied(_models.VisionEncoder, message.vision),
+        text=copied(_models.TextEncoder, message.text),
+        defaults=_defaults(message.defaults),
+        default_fit=known(NAME_BY_FIT, message.default_fit, "default_fit"),
+        parity=tuple(copied(_models.ParityFigure, figure) for figure in message.parity),
+        limits=copied(_models.Limits, message.limits),
+    )
+
+
+def read_models(message: attribution_pb2.ListModelsResponse) -> tuple[_models.Model, ...]:
+    """Return the descriptions of all models, in the order of their names; raises as `read_model`."""
+    return tuple(read_model(model) for model in message.models)
+
+
+def _defaults(message: manifest_pb2.Defaults) -> _models.Defaults:
+    return _models.Defaults(
+        mask_shape=known(NAME_BY_MASK_SHAPE, message.mask_shape, "defaults.mask_shape"),
+        channel=copied(_models.MaskDefaults, message.channel),
+        token=copied(_models.MaskDefaults, message.token),
+    )

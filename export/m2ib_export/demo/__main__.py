@@ -1,0 +1,100 @@
+"""The command line of the demo model: make phantoms, train, evaluate, or print where the checkpoint is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from PIL import Image
+
+from m2ib_export.demo import CHECKPOINT
+from m2ib_export.demo.dicom import write_dicom
+from m2ib_export.demo.finding import Finding, Kind, sample_finding
+from m2ib_export.demo.phantom import SMALLEST_SIDE, render_film
+from m2ib_export.demo.phrase import NORMAL_PHRASES, plain_phrase
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+FINDING_SEED_STREAM = 17
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Option(help="File to write: .dcm or .png.")],
+    seed: Annotated[int, typer.Option(min=0, max=99_999_999, help="Decides all of the film.")] = 0,
+    size: Annotated[int, typer.Option(min=SMALLEST_SIDE, max=4096, help="Rows of the film.")] = 1024,
+    columns: Annotated[int | None, typer.Option(min=SMALLEST_SIDE, max=4096, help="As many as rows.")] = None,
+    finding: Annotated[list[Kind] | None, typer.Option(help="Kind of finding; repeat for several.")] = None,
+    normal: Annotated[bool, typer.Option("--normal", help="A film without findings.")] = False,
+    monochrome1: Annotated[bool, typer.Option("--monochrome1", help="Bones dark (DICOM only).")] = False,
+    mask_out: Annotated[Path | None, typer.Option(help="Write the findings' mask as a PNG.")] = None,
+) -> None:
+    """Write one phantom film and print a phrase for each of its findings."""
+    findings = () if normal else chosen_findings(seed, finding or [])
+    film = render_film(seed, (size, columns or size), findings)
+    if out.suffix == ".dcm":
+        write_dicom(out, film, inverted=monochrome1)
+    elif out.suffix == ".png" and not monochrome1:
+        Image.fromarray(film.pixels_u8).save(out)
+    else:
+        raise typer.BadParameter("the file must end in .dcm or .png, and --monochrome1 needs .dcm")
+    if mask_out is not None:
+        mask = np.any(film.masks, axis=0) if film.masks else np.zeros(film.pixels.shape, bool)
+        Image.fromarray(mask.astype(np.uint8) * 255).save(mask_out)
+    for shown in film.findings:
+        typer.echo(plain_phrase(shown))
+    if not film.findings:
+        typer.echo(NORMAL_PHRASES[0])
+
+
+def chosen_findings(seed: int, kinds: list[Kind]) -> tuple[Finding, ...] | None:
+    """Findings of the kinds asked for, side and zone drawn from the seed; None leaves all to the seed."""
+    if not kinds:
+        return None
+    rng = np.random.default_rng([seed, FINDING_SEED_STREAM])
+    found: list[Finding] = []
+    for kind in kinds:
+        choices = [sample_finding(kind, rng) for _ in range(32)]
+        free = [choice for choice in choices if choice.territory not in {other.territory for other in found}]
+        if not free:
+            raise typer.BadParameter(f"no room left for another finding of kind {kind.value}")
+        found.append(free[0])
+    return tuple(found)
+
+
+@app.command()
+def train(
+    films: Annotated[Path, typer.Option(help="Folder for the rendered films, about 700 MB.")],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
+    log: Annotated[Path, typer.Option(help="File that gets the log as JSON lines.")],
+    minutes: Annotated[float, typer.Option(help="Longest time to train.")] = 72.0,
+    start: Annotated[Path | None, typer.Option(help="Checkpoint to continue from.")] = None,
+) -> None:
+    """Train the model anew from phantoms."""
+    from m2ib_export.demo.train import TrainingPlan
+    from m2ib_export.demo.train import train as run
+
+    run(TrainingPlan(minutes=minutes), films, out, log, start)
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint to measure.")] = CHECKPOINT,
+    out: Annotated[Path, typer.Option(help="JSON file for the figures.")] = Path("evaluation.json"),
+    films: Annotated[int, typer.Option(min=20, help="Test films.")] = 500,
+) -> None:
+    """Measure retrieval and localisation on held-out phantoms."""
+    from m2ib_export.demo.evaluate import evaluate_checkpoint
+
+    evaluate_checkpoint(checkpoint, out, films)
+
+
+@app.command()
+def path() -> None:
+    """Print the folder of the checkpoint."""
+    typer.echo(CHECKPOINT)
+
+
+if __name__ == "__main__":
+    app()

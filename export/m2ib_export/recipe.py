@@ -1,0 +1,152 @@
+"""Owns what an export is told: the recipe beside a checkpoint, the command line over it, the defaults under both."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from m2ib.v1 import manifest_pb2, settings_pb2
+from m2ib_export.errors import RecipeInvalid
+
+RECIPE_FILE = "m2ib.json"
+NAME_RULE = "1 to 64 of lower-case letters, digits, '.', '_' and '-'"
+FITS = {
+    "letterbox": settings_pb2.FIT_LETTERBOX,
+    "centre_crop": settings_pb2.FIT_CENTRE_CROP,
+    "stretch": settings_pb2.FIT_STRETCH,
+}
+MASK_SHAPES = {"channel": settings_pb2.MASK_SHAPE_CHANNEL, "token": settings_pb2.MASK_SHAPE_TOKEN}
+MAX_BETA = 100.0
+MAX_LEARNING_RATE = 10.0
+MAX_COUNT = 2**32 - 1
+
+_NAME = re.compile(r"[a-z0-9._-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskDefaults:
+    """What unset settings mean for one mask shape; the fields and ranges are those of the request's settings."""
+
+    beta: float = 0.1
+    steps: int = 10
+    samples: int = 10
+    learning_rate: float = 1.0
+
+    def to_proto(self) -> manifest_pb2.MaskDefaults:
+        """Write the defaults as the manifest has them."""
+        return manifest_pb2.MaskDefaults(
+            beta=self.beta, steps=self.steps, samples=self.samples, learning_rate=self.learning_rate
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a checkpoint is exported; None means that the checkpoint or the paper decides.
+
+    reference_texts: the name of a built-in list or the path of a file with one text a line.
+    """
+
+    name: str | None = None
+    version: str = "1"
+    vision_layer: int | None = None
+    text_layer: int | None = None
+    fit: str = "letterbox"
+    mask_shape: str = "channel"
+    channel: MaskDefaults = field(default_factory=MaskDefaults)
+    token: MaskDefaults = field(default_factory=MaskDefaults)
+    reference_texts: str = "general"
+
+    def __post_init__(self) -> None:
+        """Hold names and choices against their rules."""
+        for label, name in (("name", self.name), ("version", self.version)):
+            if name is not None and not _NAME.fullmatch(name):
+                raise RecipeInvalid(label, seen=repr(name), allowed=NAME_RULE)
+        _check_choice("fit", self.fit, FITS)
+        _check_choice("defaults.mask_shape", self.mask_shape, MASK_SHAPES)
+
+    def to_defaults(self) -> manifest_pb2.Defaults:
+        """Write what unset settings mean as the manifest has it."""
+        return manifest_pb2.Defaults(
+            mask_shape=MASK_SHAPES[self.mask_shape], channel=self.channel.to_proto(), token=self.token.to_proto()
+        )
+
+
+def read_recipe(directory: Path) -> Recipe:
+    """Read the recipe beside a checkpoint; a checkpoint without one has the defaults.
+
+    Raises:
+        RecipeInvalid: the file is no JSON object, names an unknown field or has a value out of range.
+    """
+    path = directory / RECIPE_FILE
+    if not path.exists():
+        return Recipe()
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise RecipeInvalid(RECIPE_FILE, seen=f"{type(cause).__name__}: {cause}", allowed="a JSON object") from cause
+    recipe = parse_recipe(document)
+    beside = directory / recipe.reference_texts
+    return replace(recipe, reference_texts=str(beside)) if beside.is_file() else recipe
+
+
+def parse_recipe(document: object) -> Recipe:
+    """Turn a recipe's JSON document into a recipe.
+
+    Raises:
+        RecipeInvalid: the document is no object, names an unknown field or has a value out of range.
+    """
+    fields = _object(
+        "", document, ("name", "version", "fit", "reference_texts", "vision_layer", "text_layer", "defaults")
+    )
+    defaults = _object("defaults", fields.pop("defaults", {}), ("mask_shape", "channel", "token"))
+    for label in ("name", "version", "fit", "reference_texts"):
+        _check_type(label, fields, str, "text")
+    for label in ("vision_layer", "text_layer"):
+        _check_type(label, fields, int, "a whole number")
+    _check_type("mask_shape", defaults, str, "text")
+    for label in ("channel", "token"):
+        if label in defaults:
+            defaults[label] = _mask_defaults(f"defaults.{label}", defaults[label])
+    return Recipe(**fields, **defaults)
+
+
+def override(recipe: Recipe, **options: Any) -> Recipe:
+    """Let the options that are not None win over the recipe."""
+    return replace(recipe, **{name: option for name, option in options.items() if option is not None})
+
+
+def _mask_defaults(label: str, document: object) -> MaskDefaults:
+    fields = _object(label, document, ("beta", "steps", "samples", "learning_rate"))
+    for name in ("steps", "samples"):
+        _check_range(f"{label}.{name}", fields.get(name, 1), int, MAX_COUNT)
+    _check_range(f"{label}.beta", fields.get("beta", 1), (int, float), MAX_BETA)
+    _check_range(f"{label}.learning_rate", fields.get("learning_rate", 1), (int, float), MAX_LEARNING_RATE)
+    return MaskDefaults(**fields)
+
+
+def _object(label: str, document: object, allowed: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(document, dict):
+        raise RecipeInvalid(label or RECIPE_FILE, seen=type(document).__name__, allowed="a JSON object")
+    unknown = sorted(set(document) - set(allowed))
+    if unknown:
+        raise RecipeInvalid(label or RECIPE_FILE, seen=f"the field {unknown[0]!r}", allowed=", ".join(allowed))
+    return dict(document)
+
+
+def _check_type(label: str, fields: Mapping[str, object], kind: type, allowed: str) -> None:
+    if label in fields and (not isinstance(fields[label], kind) or isinstance(fields[label], bool)):
+        raise RecipeInvalid(label, seen=repr(fields[label]), allowed=allowed)
+
+
+def _check_range(label: str, value: object, kind: type | tuple[type, ...], most: float) -> None:
+    is_number = isinstance(value, kind) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= most:  # type: ignore[operator]
+        whole = "a whole number " if kind is int else ""
+        raise RecipeInvalid(label, seen=repr(value), allowed=f"{whole}above 0, at most {most:g}")
+
+
+def _check_choice(label: str, choice: str, choices: Mapping[str, object]) -> None:
+    if choice not in choices:
+        raise RecipeInvalid(label, seen=repr(choice), allowed=", ".join(choices))
