@@ -13,9 +13,9 @@ from pathlib import Path
 
 import onnxruntime as ort
 import torch
-from checkpoints import PRESETS, write_checkpoint
 from torch import Tensor, nn
 
+from checkpoints import PRESETS, write_checkpoint
 from m2ib.v1 import manifest_pb2 as pb
 from m2ib_export.families import OriginalModel, load_original
 from m2ib_export.geometry import Layers, VisionGeometry, resolve_layers

@@ -4,6 +4,7 @@ import shutil
 from importlib.resources import as_file, files
 
 import pytest
+
 from checkpoints import write_checkpoint
 from packages import export
 from serving import running_server

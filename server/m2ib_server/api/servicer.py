@@ -101,8 +101,14 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
         model = self._find(wire.model, call)
         request.check_count("images", len(wire.images), self._limits.max_score_images)
         request.check_count("texts", len(wire.texts), self._limits.max_score_texts)
-        texts = [await self._aside(self._read_text, text, model, truncate=wire.truncate_text) for text in wire.texts]
-        images = [await self._aside(request.read_image, image, wire.fit, model, self._limits) for image in wire.images]
+        texts = [
+            await self._entry("text", f"texts[{index}]", self._read_text, text, model, truncate=wire.truncate_text)
+            for index, text in enumerate(wire.texts)
+        ]
+        images = [
+            await self._entry("image", f"images[{index}]", request.read_image, image, wire.fit, model, self._limits)
+            for index, image in enumerate(wire.images)
+        ]
         method = score(
             [model.image_input(image.fitted.pixel_values) for image in images],
             [model.text_input(text) for text in texts],
