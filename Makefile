@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/m2ib/v1/*.proto)
-DEMO_TEXT := a mass in the right lung
+DEMO_TEXT := right mid zone mass
 
 .PHONY: install proto format lint test test-all demo bench clean
 
@@ -40,12 +40,13 @@ test-all: install  ## Run every test, full-size architectures included.
 	$(BIN)/pytest
 
 models/demo/manifest.json: $(VENV)/.installed $(wildcard export/m2ib_export/*.py export/m2ib_export/demo/checkpoint/*)
+	mkdir -p models
 	$(BIN)/m2ib-export demo models/demo --force
 
 demo: models/demo/manifest.json  ## Explain a phantom film with the demo model, offline; leave the overlay in out/.
 	mkdir -p out
-	$(BIN)/python -m m2ib_export.demo phantom --seed 21 --finding mass --finding effusion --out out/phantom.dcm
-	$(BIN)/m2ib explain out/phantom.dcm "$(DEMO_TEXT)" --mask token --overlay out/overlay.png --local --models models
+	$(BIN)/python -m m2ib_export.demo phantom --seed 22 --finding mass --finding effusion --out out/phantom.dcm
+	$(BIN)/m2ib explain out/phantom.dcm "$(DEMO_TEXT)" --overlay out/overlay.png --local --models models
 	@echo
 	@echo "The film is out/phantom.dcm, the map over it out/overlay.png. Next, a server of your own:"
 	@echo

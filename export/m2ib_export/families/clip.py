@@ -52,12 +52,12 @@ def load(directory: Path) -> "OriginalClip":
 def _no_progress_bar() -> Iterator[None]:
     """Keep transformers from drawing over the exporter's own progress."""
     was_enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         if was_enabled:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 class OriginalClip:
