@@ -114,9 +114,8 @@ def _report(seconds: dict[str, float], vision: VisionGeometry, layers: Layers, r
     print(f"rate of one product: {rate / 1e9:.0f} GFLOP/s; the step's products at that rate: {limit * 1e3:.0f} ms")
     for name in steps:
         ratio = seconds[name] / seconds[steps[0]]
-        print(
-            f"{name:40} {seconds[name] * 1e3:7.1f} ms  {ratio:5.2f} of the graph  {limit / seconds[name]:5.0%} of the rate"
-        )
+        share = limit / seconds[name]
+        print(f"{name:40} {seconds[name] * 1e3:7.1f} ms  {ratio:5.2f} of the graph  {share:5.0%} of the rate")
 
 
 def _step_flop(vision: VisionGeometry, layers: Layers, rows: int) -> float:
