@@ -54,7 +54,7 @@ demo: models/demo/manifest.json  ## Explain a phantom film with the demo model, 
 	@echo "    $(BIN)/m2ib explain out/phantom.dcm \"$(DEMO_TEXT)\" --overlay out/overlay.png"
 
 bench: install  ## Time the gradient step against eager PyTorch, as ratios in one run.
-	$(BIN)/python bench/step.py
+	PYTHONPATH=tests $(BIN)/python bench/step.py
 
 clean:  ## Remove what the other targets made.
 	rm -rf $(VENV) models out

@@ -62,7 +62,7 @@ PRESETS = {
         image_size=24,
         patch_size=6,
         embedding_width=24,
-        context_length=16,
+        context_length=24,
         vocabulary_size=TINY_VOCABULARY,
         activation="gelu",
     ),

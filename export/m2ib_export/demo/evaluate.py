@@ -46,11 +46,13 @@ def evaluate_checkpoint(checkpoint: Path, out: Path, count: int) -> None:
     recipe = json.loads((checkpoint / "m2ib.json").read_text(encoding="utf-8"))
     films = render_films(range(TEST_SEED, TEST_SEED + count))
     pairs = pair_films(TEST_SEED + PAIR_OFFSET, count)
+    mixed = make_trial(films, CASE_SEED)
     figures = {
         "films": {"mixed": count, "two_findings": count, "wording": WORDING_FILMS, "first_seed": TEST_SEED},
         "machine": {"torch": torch.__version__, "python": platform.python_version()},
         "reading": reading_figures(model, tokenizer, films),
-        "localisation": localisation_figures(model, tokenizer, make_trial(films, CASE_SEED), recipe),
+        "localisation": localisation_figures(model, tokenizer, mixed, recipe),
+        "absent_phrase": absent_figures(model, tokenizer, mixed, recipe),
         "two_findings": localisation_figures(model, tokenizer, make_trial(pairs, CASE_SEED), recipe),
         "wording": text_figures(model, tokenizer, recipe),
     }
@@ -74,17 +76,23 @@ def plan_of(recipe: dict[str, Any], shape: str) -> BottleneckPlan:
 def localisation_figures(
     model: CLIPModel, tokenizer: CLIPTokenizer, trial: Trial, recipe: dict[str, Any]
 ) -> dict[str, Any]:
-    """Both mask shapes at the recipe's block and betas, the absent-phrase control, and the token norm."""
+    """Both mask shapes at the recipe's block and betas, and the token norm."""
     block = recipe["vision_layer"]
     norms = vision_hidden(model, trial.pixels, block)[:, 1:].square().sum(dim=2)
     figures: dict[str, Any] = {"token_norm": map_figures(norms, trial)}
-    control = first(trial, CONTROL_FILMS)
     for shape in MASK_SHAPES:
         plan = plan_of(recipe, shape)
-        named = by_steps(model, tokenizer, trial, block, plan, trial.phrases)
-        absent = by_steps(model, tokenizer, control, block, plan, control.absent_phrases)
-        figures[shape] = {"beta": plan.beta, **named, "absent_phrase": absent}
+        figures[shape] = {"beta": plan.beta, **by_steps(model, tokenizer, trial, block, plan, trial.phrases)}
     return figures
+
+
+def absent_figures(model: CLIPModel, tokenizer: CLIPTokenizer, trial: Trial, recipe: dict[str, Any]) -> dict[str, Any]:
+    """The control: maps for a finding that is absent, scored against the one that is there."""
+    control, block = first(trial, CONTROL_FILMS), recipe["vision_layer"]
+    return {
+        shape: by_steps(model, tokenizer, control, block, plan_of(recipe, shape), control.absent_phrases)
+        for shape in MASK_SHAPES
+    }
 
 
 def by_steps(

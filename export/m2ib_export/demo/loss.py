@@ -13,7 +13,7 @@ from m2ib_export.demo.architecture import WIDTH
 from m2ib_export.demo.batch import SIDED_KINDS, Batch
 from m2ib_export.demo.finding import ALL_FINDINGS
 
-READING_BLOCK = 2  # 0-based vision block whose output the patch helps read; a bottleneck is best put there
+READING_BLOCK = 2  # 0-based vision block whose output the early patch helps read
 PATCH_WEIGHT = 4.0  # of a positive patch label; they are rare
 WEIGHTS = {"match": 1.0, "finding": 8.0, "early_patch": 10.0, "late_patch": 4.0, "patch_text": 3.0}
 

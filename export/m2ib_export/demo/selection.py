@@ -16,7 +16,8 @@ from m2ib_export.demo.metric import lift, named_brighter, pointing
 from m2ib_export.demo.trial import Trial, make_trial, pair_films, text_embeddings
 
 BLOCKS = (0, 1, 2, 3, 4)
-BETAS = (0.03, 0.1, 0.3, 1.0, 3.0)
+BETAS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+FINER = ((0, "channel", 5.0), (1, "channel", 5.0), (2, "channel", 5.0))  # between the two best
 PAIR_OFFSET = 500_000
 CASE_SEED = 2
 
@@ -26,7 +27,7 @@ def sweep(checkpoint: Path, out: Path, films: int, rows: int) -> None:
     model, tokenizer = load_checkpoint(checkpoint)
     trial = make_trial(pair_films(VALIDATION_SEED + PAIR_OFFSET, films), CASE_SEED)
     with out.open("w", encoding="utf-8") as lines:
-        for block, shape, beta in product(BLOCKS, MASK_SHAPES, BETAS):
+        for block, shape, beta in (*product(BLOCKS, MASK_SHAPES, BETAS), *FINER):
             plan = BottleneckPlan(beta=beta, mask_shape=shape, steps=STEPS, rows=rows)
             for entry in measured(model, tokenizer, trial, block, plan):
                 lines.write(json.dumps({"films": films, "rows": rows} | entry) + "\n")
