@@ -11,6 +11,7 @@ from m2ib_server.runtime import DeviceKind, open_device
 from m2ib_server.settings import EngineLimits
 
 SECONDS = 120
+TRAINED = {"demo"}
 
 
 def m2ib(shape):
@@ -84,6 +85,8 @@ def test_the_same_seed_gives_the_same_map(stages, method, name):
 
 
 def test_another_seed_gives_a_similar_map(stages, method, name):
+    if name not in TRAINED:
+        pytest.skip("random weights: there is nothing for two seeds to agree on")
     _, _, image, text = stages[name]
     (first,), (second,) = (run(stages[name], method(image, text, seed)) for seed in (1, 2))
     for side in Side:

@@ -1,4 +1,4 @@
-"""The command line of the demo model: make phantoms, train, evaluate, or print where the checkpoint is."""
+"""The command line of the demo model: make phantoms, train, choose settings, evaluate, or locate the checkpoint."""
 
 from __future__ import annotations
 
@@ -82,12 +82,32 @@ def train(
 def evaluate(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint to measure.")] = CHECKPOINT,
     out: Annotated[Path, typer.Option(help="JSON file for the figures.")] = Path("evaluation.json"),
-    films: Annotated[int, typer.Option(min=20, help="Test films.")] = 500,
+    films: Annotated[int, typer.Option(min=100, help="Test films.")] = 500,
+    sweep: Annotated[Path | None, typer.Option(help="What `select` wrote, for the card.")] = None,
+    card: Annotated[Path | None, typer.Option(help="Model card to write; needs --sweep.")] = None,
 ) -> None:
     """Measure retrieval and localisation on held-out phantoms."""
+    from m2ib_export.demo.card import write_card
     from m2ib_export.demo.evaluate import evaluate_checkpoint
 
+    if (card is None) != (sweep is None):
+        raise typer.BadParameter("--card and --sweep go together")
     evaluate_checkpoint(checkpoint, out, films)
+    if card is not None and sweep is not None:
+        write_card(card, out, sweep, checkpoint)
+
+
+@app.command()
+def select(
+    out: Annotated[Path, typer.Option(help="File for the sweep as JSON lines.")],
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint to try.")] = CHECKPOINT,
+    films: Annotated[int, typer.Option(min=1, help="Validation films of two findings.")] = 48,
+    rows: Annotated[int, typer.Option(min=1, help="Noise rows a step.")] = 5,
+) -> None:
+    """Try every block and beta of the bottleneck on validation phantoms."""
+    from m2ib_export.demo.selection import sweep
+
+    sweep(checkpoint, out, films, rows)
 
 
 @app.command()

@@ -75,7 +75,8 @@ $wording
 
 Chosen on $sweep_films two-finding validation films, $sweep_rows noise rows, from the whole sweep in
 `selection.jsonl`; one block serves both masks. *Merit* is pointing plus named brighter plus a hundredth of the lift.
-With $sweep_films films, differences below .06 are noise. The best settings by mask shape and block (each at its best beta and number of steps):
+With $sweep_films films, differences below .06 are noise. The best by mask shape and block, each at its best beta and
+number of steps:
 
 $sweep
 """)
