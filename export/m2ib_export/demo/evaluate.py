@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
@@ -15,6 +16,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from m2ib_export.demo.attribution import (
     BottleneckPlan,
     attribute,
+    image_embeddings,
     vision_hidden,
     vision_tail,
 )
@@ -31,6 +33,7 @@ CONTROL_FILMS = 200
 WORDING_FILMS = 200
 PAIR_OFFSET, WORDING_OFFSET = 500_000, 700_000  # keep the seeds of the three sets apart
 MASK_SHAPES = ("channel", "token")
+SHARP = BottleneckPlan(beta=5.0, mask_shape="channel", steps=STEPS, rows=ROWS)  # costs twice the recipe's steps
 CASE_SEED = 1
 
 
@@ -54,35 +57,40 @@ def evaluate_checkpoint(checkpoint: Path, out: Path, count: int) -> None:
         "localisation": localisation_figures(model, tokenizer, mixed, recipe),
         "absent_phrase": absent_figures(model, tokenizer, mixed, recipe),
         "two_findings": localisation_figures(model, tokenizer, make_trial(pairs, CASE_SEED), recipe),
+        "untouched": untouched_figures(model, tokenizer, mixed),
         "wording": text_figures(model, tokenizer, recipe),
     }
     out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
+def plans_of(recipe: dict[str, Any]) -> dict[str, BottleneckPlan]:
+    """The settings to measure: the recipe's for each mask shape, read up to its steps, and a sharper one."""
+    plans = {}
+    for shape in MASK_SHAPES:
+        settings = recipe["defaults"][shape]
+        steps = tuple(steps for steps in STEPS if steps <= settings["steps"])
+        plans[shape] = BottleneckPlan(beta=settings["beta"], mask_shape=shape, steps=steps, rows=ROWS)
+    return plans | {"channel_sharp": SHARP}
+
+
 def text_figures(model: CLIPModel, tokenizer: CLIPTokenizer, recipe: dict[str, Any]) -> dict[str, Any]:
-    """Text maps of both mask shapes at the recipe's text block."""
+    """Text maps of every setting at the recipe's text block."""
     block, seed = recipe["text_layer"], TEST_SEED + WORDING_OFFSET
     return {
-        shape: wording_figures(model, tokenizer, seed, WORDING_FILMS, block, plan_of(recipe, shape))
-        for shape in MASK_SHAPES
+        name: {"beta": plan.beta} | wording_figures(model, tokenizer, seed, WORDING_FILMS, block, plan)
+        for name, plan in plans_of(recipe).items()
     }
-
-
-def plan_of(recipe: dict[str, Any], shape: str) -> BottleneckPlan:
-    """The recipe's settings for a mask shape, read at every number of steps reported."""
-    return BottleneckPlan(beta=recipe["defaults"][shape]["beta"], mask_shape=shape, steps=STEPS, rows=ROWS)
 
 
 def localisation_figures(
     model: CLIPModel, tokenizer: CLIPTokenizer, trial: Trial, recipe: dict[str, Any]
 ) -> dict[str, Any]:
-    """Both mask shapes at the recipe's block and betas, and the token norm."""
+    """Every setting at the recipe's block, and the token norm."""
     block = recipe["vision_layer"]
     norms = vision_hidden(model, trial.pixels, block)[:, 1:].square().sum(dim=2)
     figures: dict[str, Any] = {"token_norm": map_figures(norms, trial)}
-    for shape in MASK_SHAPES:
-        plan = plan_of(recipe, shape)
-        figures[shape] = {"beta": plan.beta, **by_steps(model, tokenizer, trial, block, plan, trial.phrases)}
+    for name, plan in plans_of(recipe).items():
+        figures[name] = {"beta": plan.beta, **by_steps(model, tokenizer, trial, block, plan, trial.phrases)}
     return figures
 
 
@@ -90,8 +98,20 @@ def absent_figures(model: CLIPModel, tokenizer: CLIPTokenizer, trial: Trial, rec
     """The control: maps for a finding that is absent, scored against the one that is there."""
     control, block = first(trial, CONTROL_FILMS), recipe["vision_layer"]
     return {
-        shape: by_steps(model, tokenizer, control, block, plan_of(recipe, shape), control.absent_phrases)
-        for shape in MASK_SHAPES
+        name: {"beta": plan.beta, **by_steps(model, tokenizer, control, block, plan, control.absent_phrases)}
+        for name, plan in plans_of(recipe).items()
+    }
+
+
+def untouched_figures(model: CLIPModel, tokenizer: CLIPTokenizer, trial: Trial) -> dict[str, Any]:
+    """Cosines of unmasked films with phrases of findings they show and do not show."""
+    images = image_embeddings(model, trial.pixels)
+    pairs = (trial.phrases, trial.absent_phrases)
+    present, absent = ((images * text_embeddings(model, tokenizer, phrases)).sum(dim=1) for phrases in pairs)
+    return {
+        "present": round(float(present.mean()), 3),
+        "absent": round(float(absent.mean()), 3),
+        "present_higher": asdict(figure(np.asarray((present > absent).double()))),
     }
 
 
