@@ -7,19 +7,19 @@ from pathlib import Path
 import torch
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
-from tokenizers.trainers import BpeTrainer
 from transformers import CLIPConfig, CLIPModel
 
 START, END = "<|startoftext|>", "<|endoftext|>"
+WORD_END = "</w>"
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 CORPUS = (
     "a photo of a cat and a dog on a red sofa in the morning light",
     "an opacity in the left lower lung with a small pleural effusion",
     "a chest radiograph without any sign of pneumonia or pneumothorax",
     "the heart is enlarged and the ribs are intact on both sides",
+    "an old guitar leaning against a white wall in a library full of books",
 )
 TINY_VOCABULARY = 800
-MERGED_VOCABULARY = 450
 FULL_VOCABULARY = 49408
 
 
@@ -111,39 +111,37 @@ def write_checkpoint(directory: Path, preset: str, *, seed: int = 0, is_legacy: 
 
 
 def build_tokeniser(vocabulary_size: int) -> Tokenizer:
-    """Train a byte-level BPE in CLIP's form on a few sentences; the end token has the highest id of the vocabulary."""
-    tokeniser = Tokenizer(BPE(end_of_word_suffix="</w>", continuing_subword_prefix="", unk_token=END))
+    """Build a byte-level BPE in CLIP's form, the same each time; start and end token have the last two ids."""
+    merges = _merges()
+    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*symbols, *(symbol + WORD_END for symbol in symbols), *(left + right for left, right in merges)]
+    vocabulary = {word: number for number, word in enumerate(dict.fromkeys(words))}
+    vocabulary |= {START: vocabulary_size - 2, END: vocabulary_size - 1}
+    model = BPE(vocabulary, merges, end_of_word_suffix=WORD_END, continuing_subword_prefix="", unk_token=END)
+    tokeniser = Tokenizer(model)
     tokeniser.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
-    words = pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True)
-    tokeniser.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    split = pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True)
+    tokeniser.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokeniser.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = BpeTrainer(
-        vocab_size=MERGED_VOCABULARY,
-        initial_alphabet=sorted(alphabet),
-        special_tokens=[],
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    tokeniser.train_from_iterator(CORPUS, trainer)
-    return _framed(tokeniser, vocabulary_size)
-
-
-def _framed(trained: Tokenizer, vocabulary_size: int) -> Tokenizer:
-    """Complete the vocabulary as CLIP has it: every byte also as a word's end, the frame's tokens last."""
-    document = json.loads(trained.to_str())
-    vocabulary = document["model"]["vocab"]
-    for symbol in sorted(pre_tokenizers.ByteLevel.alphabet()):
-        vocabulary.setdefault(f"{symbol}</w>", len(vocabulary))
-    vocabulary[START], vocabulary[END] = vocabulary_size - 2, vocabulary_size - 1
-    tokeniser = Tokenizer.from_str(json.dumps(document))
     tokeniser.add_special_tokens([START, END])
     tokeniser.post_processor = processors.RobertaProcessing(
         (END, vocabulary_size - 1), (START, vocabulary_size - 2), trim_offsets=False, add_prefix_space=False
     )
     return tokeniser
+
+
+def _merges() -> list[tuple[str, str]]:
+    """Grow every word of the corpus from its first letter, one letter a merge."""
+    merges: dict[tuple[str, str], None] = {}
+    for word in " ".join(CORPUS).split():
+        symbols = [*word[:-1], word[-1] + WORD_END]
+        grown = symbols[0]
+        for symbol in symbols[1:]:
+            merges[grown, symbol] = None
+            grown += symbol
+    return list(merges)
 
 
 def _config(shape: Preset, *, start: int, end: int) -> CLIPConfig:

@@ -1,0 +1,89 @@
+import json
+
+import pytest
+
+from m2ib.v1 import settings_pb2
+from m2ib_export.errors import RecipeInvalid
+from m2ib_export.recipe import FITS, MASK_SHAPES, MaskDefaults, Recipe, override, parse_recipe, read_recipe
+
+FULL = {
+    "name": "chest",
+    "version": "2.1",
+    "vision_layer": 4,
+    "text_layer": 3,
+    "fit": "stretch",
+    "defaults": {
+        "mask_shape": "token",
+        "channel": {"beta": 0.2, "steps": 12, "samples": 4, "learning_rate": 0.5},
+        "token": {"beta": 1},
+    },
+    "reference_texts": "radiology",
+}
+
+
+def test_a_checkpoint_without_a_recipe_has_the_defaults(tmp_path):
+    recipe = read_recipe(tmp_path)
+    assert recipe == Recipe()
+    assert (recipe.fit, recipe.mask_shape, recipe.reference_texts) == ("letterbox", "channel", "general")
+    assert recipe.channel == MaskDefaults(beta=0.1, steps=10, samples=10, learning_rate=1.0)
+
+
+def test_every_field_of_a_recipe_is_read():
+    assert parse_recipe(FULL) == Recipe(
+        name="chest",
+        version="2.1",
+        vision_layer=4,
+        text_layer=3,
+        fit="stretch",
+        mask_shape="token",
+        channel=MaskDefaults(beta=0.2, steps=12, samples=4, learning_rate=0.5),
+        token=MaskDefaults(beta=1),
+        reference_texts="radiology",
+    )
+
+
+def test_options_win_and_unset_ones_do_not():
+    recipe = override(parse_recipe(FULL), name="other", version=None, vision_layer=0)
+    assert (recipe.name, recipe.version, recipe.vision_layer) == ("other", "2.1", 0)
+
+
+def test_reference_texts_beside_the_recipe_are_found(tmp_path):
+    (tmp_path / "texts.txt").write_text("a cat\n", encoding="utf-8")
+    (tmp_path / "m2ib.json").write_text(json.dumps({"reference_texts": "texts.txt"}), encoding="utf-8")
+    assert read_recipe(tmp_path).reference_texts == str(tmp_path / "texts.txt")
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ([], "m2ib.json: seen list; allowed: a JSON object"),
+        ({"nmae": "x"}, "m2ib.json: seen the field 'nmae'; allowed: name, version"),
+        ({"name": "Chest"}, "name: seen 'Chest'; allowed: 1 to 64 of lower-case letters"),
+        ({"name": 3}, "name: seen 3; allowed: text"),
+        ({"version": "a" * 65}, "version: seen 'aaaa"),
+        ({"vision_layer": "9"}, "vision_layer: seen '9'; allowed: a whole number"),
+        ({"text_layer": True}, "text_layer: seen True; allowed: a whole number"),
+        ({"fit": "crop"}, "fit: seen 'crop'; allowed: letterbox, centre_crop, stretch"),
+        ({"defaults": {"mask_shape": "row"}}, "defaults.mask_shape: seen 'row'; allowed: channel, token"),
+        ({"defaults": {"token": 3}}, "defaults.token: seen int; allowed: a JSON object"),
+        ({"defaults": {"token": {"beta": 0}}}, "defaults.token.beta: seen 0; allowed: above 0, at most 100"),
+        ({"defaults": {"token": {"beta": float("nan")}}}, "defaults.token.beta: seen nan"),
+        ({"defaults": {"channel": {"steps": 1.5}}}, "defaults.channel.steps: seen 1.5; allowed: a whole number"),
+        ({"defaults": {"channel": {"learning_rate": 11}}}, "learning_rate: seen 11; allowed: above 0, at most 10"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_seen_and_allowed(document, text):
+    with pytest.raises(RecipeInvalid) as refused:
+        parse_recipe(document)
+    assert text in str(refused.value)
+
+
+def test_a_recipe_that_is_no_json_is_refused(tmp_path):
+    (tmp_path / "m2ib.json").write_text("{", encoding="utf-8")
+    with pytest.raises(RecipeInvalid, match="a JSON object"):
+        read_recipe(tmp_path)
+
+
+def test_every_fit_and_mask_shape_of_the_contract_has_a_word():
+    assert set(FITS.values()) == set(settings_pb2.Fit.values()) - {settings_pb2.FIT_UNSPECIFIED}
+    assert set(MASK_SHAPES.values()) == set(settings_pb2.MaskShape.values()) - {settings_pb2.MASK_SHAPE_UNSPECIFIED}
