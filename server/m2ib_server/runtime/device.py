@@ -98,16 +98,16 @@ def providers_for(kind: DeviceKind, *, index: int, stream: int) -> ProviderList:
     return [(PROVIDER_BY_KIND[DeviceKind.TENSORRT], gpu_options), *cuda, *cpu]
 
 
-def session_options(threads: int) -> onnxruntime.SessionOptions:
+def session_options(threads: int, *, is_repacked: bool) -> onnxruntime.SessionOptions:
     """Return options for a session: one pool of `threads`, which sleep when idle rather than spin.
 
-    Weights are not repacked: a repacked copy is private to its session, while the pages of a mapped weights file are
-    one copy for all sessions that map it. The gradient step is as fast without (docs/decisions/0002).
+    is_repacked: whether the session repacks its weights into a private copy, which is faster; otherwise it reads them
+    from the weights file's pages, which are one copy for whoever maps the file (docs/decisions/0002).
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.add_session_config_entry("session.disable_prepacking", "0" if is_repacked else "1")
     return options

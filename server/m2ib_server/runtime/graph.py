@@ -17,6 +17,9 @@ from m2ib_server.runtime.device import PROVIDER_BY_KIND, Device, session_options
 ORT_TYPE = {pb.ELEMENT_TYPE_FLOAT32: "tensor(float)", pb.ELEMENT_TYPE_INT64: "tensor(int64)"}
 TORCH_TYPE = {pb.ELEMENT_TYPE_FLOAT32: torch.float32, pb.ELEMENT_TYPE_INT64: torch.int64}
 
+# The tails run once per image or text and share their weights with the gradient graphs, which run every step.
+RARE = frozenset({pb.GRAPH_ROLE_VISION_TAIL, pb.GRAPH_ROLE_TEXT_TAIL})
+
 
 class FrozenGraph:
     """A graph of a package, loaded on a device."""
@@ -81,7 +84,8 @@ def software_version(distribution: str) -> str:
 def _open(package: ModelPackage, graph: pb.Graph, device: Device) -> FrozenGraph:
     path = package.path(graph.file)
     try:
-        session = onnxruntime.InferenceSession(str(path), session_options(device.threads), providers=device.providers)
+        options = session_options(device.threads, is_repacked=graph.role not in RARE)
+        session = onnxruntime.InferenceSession(str(path), options, providers=device.providers)
     except Exception as error:
         raise PackageCorrupt(str(path), seen="no loadable graph", allowed="an ONNX graph") from error
     if (wanted := PROVIDER_BY_KIND[device.kind]) not in session.get_providers():
