@@ -4,6 +4,7 @@ isort:skip_file
 The attribution service: which parts of an image and of a text made a CLIP-like model match them."""
 
 from collections import abc as _abc
+from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -54,6 +55,54 @@ OUTPUT_RENDERING: Output.ValueType  # 4
 """A picture of the original image as it was rendered for the model, without a map, at the original's size."""
 Global___Output: _TypeAlias = Output  # noqa: Y015
 
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """Not said; interactive, but bulk in a batch."""
+    PRIORITY_INTERACTIVE: _Priority.ValueType  # 1
+    """Somebody waits for the answer."""
+    PRIORITY_BULK: _Priority.ValueType  # 2
+    """Advances with what interactive requests leave, and a little in any case."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """Which requests the engine advances first."""
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""Not said; interactive, but bulk in a batch."""
+PRIORITY_INTERACTIVE: Priority.ValueType  # 1
+"""Somebody waits for the answer."""
+PRIORITY_BULK: Priority.ValueType  # 2
+"""Advances with what interactive requests leave, and a little in any case."""
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
+class _OnDeadline:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnDeadlineEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnDeadline.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_DEADLINE_UNSPECIFIED: _OnDeadline.ValueType  # 0
+    """Not said; ON_DEADLINE_REFUSE."""
+    ON_DEADLINE_REFUSE: _OnDeadline.ValueType  # 1
+    """Refused at once, with DEADLINE_EXCEEDED, when the estimate does not fit; ended with the same when time runs out."""
+    ON_DEADLINE_PARTIAL: _OnDeadline.ValueType  # 2
+    """Answered before the deadline with the best map so far, marked partial."""
+
+class OnDeadline(_OnDeadline, metaclass=_OnDeadlineEnumTypeWrapper):
+    """What happens to a request whose deadline is too short."""
+
+ON_DEADLINE_UNSPECIFIED: OnDeadline.ValueType  # 0
+"""Not said; ON_DEADLINE_REFUSE."""
+ON_DEADLINE_REFUSE: OnDeadline.ValueType  # 1
+"""Refused at once, with DEADLINE_EXCEEDED, when the estimate does not fit; ended with the same when time runs out."""
+ON_DEADLINE_PARTIAL: OnDeadline.ValueType  # 2
+"""Answered before the deadline with the best map so far, marked partial."""
+Global___OnDeadline: _TypeAlias = OnDeadline  # noqa: Y015
+
 @_typing.final
 class Window(_message.Message):
     """A window of interest of a DICOM image, DICOM PS3.3 C.11.2.1.2."""
@@ -88,10 +137,13 @@ class Image(_message.Message):
 
     ENCODED_FIELD_NUMBER: _builtins.int
     TENSOR_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
     FRAME_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
     encoded: _builtins.bytes
     """A file's bytes: PNG, JPEG, TIFF, WebP or DICOM Part 10."""
+    handle: _builtins.str
+    """The handle of an uploaded image. NOT_FOUND once its time to live has passed: upload again."""
     frame: _builtins.int
     """The frame of a multi-frame object, from 1; unset means 1."""
     @_builtins.property
@@ -109,16 +161,17 @@ class Image(_message.Message):
         *,
         encoded: _builtins.bytes = ...,
         tensor: _settings_pb2.FloatTensor | None = ...,
+        handle: _builtins.str = ...,
         frame: _builtins.int | None = ...,
         window: Global___Window | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame", b"_frame", "encoded", b"encoded", "frame", b"frame", "source", b"source", "tensor", b"tensor", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame", b"_frame", "encoded", b"encoded", "frame", b"frame", "handle", b"handle", "source", b"source", "tensor", b"tensor", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame", b"_frame", "encoded", b"encoded", "frame", b"frame", "source", b"source", "tensor", b"tensor", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame", b"_frame", "encoded", b"encoded", "frame", b"frame", "handle", b"handle", "source", b"source", "tensor", b"tensor", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frame: _TypeAlias = _typing.Literal["frame"]  # noqa: Y015
     _WhichOneofArgType__frame: _TypeAlias = _typing.Literal["_frame", b"_frame"]  # noqa: Y015
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["encoded", "tensor"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["encoded", "tensor", "handle"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__frame) -> _WhichOneofReturnType__frame | None: ...
@@ -141,6 +194,8 @@ class ExplainRequest(_message.Message):
     FIT_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
     TRUNCATE_TEXT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    ON_DEADLINE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name; empty means the only model loaded."""
     text: _builtins.str
@@ -149,6 +204,12 @@ class ExplainRequest(_message.Message):
     """How the image becomes the model's input."""
     truncate_text: _builtins.bool
     """Cut an over-long text at the context length instead of refusing it; the answer then says so."""
+    priority: Global___Priority.ValueType
+    """Which requests advance first."""
+    on_deadline: Global___OnDeadline.ValueType
+    """What happens when the call's deadline is too short; without a deadline nothing. In a batch the deadline is the
+    stream's.
+    """
     @_builtins.property
     def image(self) -> Global___Image:
         """The image."""
@@ -176,10 +237,12 @@ class ExplainRequest(_message.Message):
         fit: _settings_pb2.Fit.ValueType = ...,
         outputs: _abc.Iterable[Global___Output.ValueType] | None = ...,
         truncate_text: _builtins.bool = ...,
+        priority: Global___Priority.ValueType = ...,
+        on_deadline: Global___OnDeadline.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fit", b"fit", "image", b"image", "model", b"model", "outputs", b"outputs", "settings", b"settings", "sides", b"sides", "text", b"text", "truncate_text", b"truncate_text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fit", b"fit", "image", b"image", "model", b"model", "on_deadline", b"on_deadline", "outputs", b"outputs", "priority", b"priority", "settings", b"settings", "sides", b"sides", "text", b"text", "truncate_text", b"truncate_text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -236,6 +299,186 @@ class ExplainStreamRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainStreamRequest: _TypeAlias = ExplainStreamRequest  # noqa: Y015
+
+@_typing.final
+class ExplainBatchRequest(_message.Message):
+    """One pair of a batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The caller's own name for the pair, at most 256 characters; the answer carries it. Need not be unique."""
+    @_builtins.property
+    def request(self) -> Global___ExplainRequest:
+        """The pair."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        request: Global___ExplainRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainBatchRequest: _TypeAlias = ExplainBatchRequest  # noqa: Y015
+
+@_typing.final
+class ExplainBatchResponse(_message.Message):
+    """The answer to one pair of a batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The request's id."""
+    @_builtins.property
+    def explanation(self) -> Global___Explanation:
+        """The explanation."""
+
+    @_builtins.property
+    def status(self) -> Global___RequestStatus:
+        """Why there is none."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        explanation: Global___Explanation | None = ...,
+        status: Global___RequestStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "outcome", b"outcome", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "id", b"id", "outcome", b"outcome", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["explanation", "status"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___ExplainBatchResponse: _TypeAlias = ExplainBatchResponse  # noqa: Y015
+
+@_typing.final
+class RequestStatus(_message.Message):
+    """Why one request of a batch failed: the fields, numbers and meaning of google.rpc.Status."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """The gRPC status code, never 0."""
+    message: _builtins.str
+    """What was wrong, in English."""
+    @_builtins.property
+    def details(self) -> _containers.RepeatedCompositeFieldContainer[_any_pb2.Any]:
+        """Messages of google/rpc/error_details.proto, as a unary call would carry them."""
+
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        details: _abc.Iterable[_any_pb2.Any] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "details", b"details", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestStatus: _TypeAlias = RequestStatus  # noqa: Y015
+
+@_typing.final
+class UploadImageRequest(_message.Message):
+    """A part of an image file on its way: the header first, then chunks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """The next bytes of the file, at least one; 64 KiB to 1 MiB serve well."""
+    @_builtins.property
+    def header(self) -> Global___UploadHeader:
+        """Announces the file."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___UploadHeader | None = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___UploadImageRequest: _TypeAlias = UploadImageRequest  # noqa: Y015
+
+@_typing.final
+class UploadHeader(_message.Message):
+    """What an upload promises; the file is held against it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    size_bytes: _builtins.int
+    """The file's size in bytes, 1 to Limits.max_image_bytes."""
+    sha256: _builtins.str
+    """The SHA-256 of the file, 64 lower-case hexadecimal digits."""
+    def __init__(
+        self,
+        *,
+        size_bytes: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadHeader: _TypeAlias = UploadHeader  # noqa: Y015
+
+@_typing.final
+class UploadImageResponse(_message.Message):
+    """Where an uploaded image can be found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLE_FIELD_NUMBER: _builtins.int
+    TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
+    handle: _builtins.str
+    """Names the image in Image.handle. Unguessable; whoever has it can use the image."""
+    @_builtins.property
+    def time_to_live(self) -> _duration_pb2.Duration:
+        """How long the handle is valid after it was last used."""
+
+    def __init__(
+        self,
+        *,
+        handle: _builtins.str = ...,
+        time_to_live: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time_to_live", b"time_to_live"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "time_to_live", b"time_to_live"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadImageResponse: _TypeAlias = UploadImageResponse  # noqa: Y015
 
 @_typing.final
 class ExplainStreamResponse(_message.Message):
@@ -325,8 +568,13 @@ class Explanation(_message.Message):
     REFERENCE_RANK_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    PARTIAL_FIELD_NUMBER: _builtins.int
     similarity: _builtins.float
     """The cosine similarity of the pair without a bottleneck, in [-1, 1]."""
+    partial: _builtins.bool
+    """True when the deadline ended the optimisation early (ON_DEADLINE_PARTIAL): each side's trace has the steps that were
+    done, and a side that was not begun is unset.
+    """
     @_builtins.property
     def image(self) -> Global___ImageAttribution:
         """The image's map; unset when that side was not asked for."""
@@ -358,10 +606,11 @@ class Explanation(_message.Message):
         reference_rank: Global___ReferenceRank | None = ...,
         provenance: Global___Provenance | None = ...,
         timings: Global___Timings | None = ...,
+        partial: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "provenance", b"provenance", "reference_rank", b"reference_rank", "text", b"text", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "provenance", b"provenance", "reference_rank", b"reference_rank", "similarity", b"similarity", "text", b"text", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "partial", b"partial", "provenance", b"provenance", "reference_rank", b"reference_rank", "similarity", b"similarity", "text", b"text", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -383,6 +632,8 @@ class ImageAttribution(_message.Message):
     OVERLAY_PNG_FIELD_NUMBER: _builtins.int
     RENDERING_PNG_FIELD_NUMBER: _builtins.int
     TRACE_FIELD_NUMBER: _builtins.int
+    GRID_STD_BITS_FIELD_NUMBER: _builtins.int
+    STABILITY_FIELD_NUMBER: _builtins.int
     original_width: _builtins.int
     """The original's width, in pixels."""
     original_height: _builtins.int
@@ -391,6 +642,8 @@ class ImageAttribution(_message.Message):
     """PNG, RGB, the original's size: the map over the rendered image. What was not evaluated is hatched."""
     rendering_png: _builtins.bytes
     """PNG, 8-bit grey or RGB, the original's size: the image as rendered for the model."""
+    stability: _builtins.float
+    """The mean Spearman rank correlation between the repeats' maps, in [-1, 1]; unset without repeats."""
     @_builtins.property
     def grid_bits(self) -> _settings_pb2.FloatTensor:
         """The information each patch lets through [rows, columns], in bits, >= 0."""
@@ -418,7 +671,13 @@ class ImageAttribution(_message.Message):
 
     @_builtins.property
     def trace(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepTrace]:
-        """The optimisation's course, one entry per step."""
+        """The optimisation's course, one entry per step; means over repeats."""
+
+    @_builtins.property
+    def grid_std_bits(self) -> _settings_pb2.FloatTensor:
+        """The repeats' standard deviation of each patch [rows, columns], in bits, >= 0, n - 1 in the denominator; unset without
+        repeats.
+        """
 
     def __init__(
         self,
@@ -433,12 +692,16 @@ class ImageAttribution(_message.Message):
         overlay_png: _builtins.bytes = ...,
         rendering_png: _builtins.bytes = ...,
         trace: _abc.Iterable[Global___StepTrace] | None = ...,
+        grid_std_bits: _settings_pb2.FloatTensor | None = ...,
+        stability: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["grid_bits", b"grid_bits", "grid_normalised", b"grid_normalised", "grid_to_original", b"grid_to_original", "model_map", b"model_map", "original_map", b"original_map"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stability", b"_stability", "grid_bits", b"grid_bits", "grid_normalised", b"grid_normalised", "grid_std_bits", b"grid_std_bits", "grid_to_original", b"grid_to_original", "model_map", b"model_map", "original_map", b"original_map", "stability", b"stability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grid_bits", b"grid_bits", "grid_normalised", b"grid_normalised", "grid_to_original", b"grid_to_original", "model_map", b"model_map", "original_height", b"original_height", "original_map", b"original_map", "original_width", b"original_width", "overlay_png", b"overlay_png", "rendering_png", b"rendering_png", "trace", b"trace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stability", b"_stability", "grid_bits", b"grid_bits", "grid_normalised", b"grid_normalised", "grid_std_bits", b"grid_std_bits", "grid_to_original", b"grid_to_original", "model_map", b"model_map", "original_height", b"original_height", "original_map", b"original_map", "original_width", b"original_width", "overlay_png", b"overlay_png", "rendering_png", b"rendering_png", "stability", b"stability", "trace", b"trace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__stability: _TypeAlias = _typing.Literal["stability"]  # noqa: Y015
+    _WhichOneofArgType__stability: _TypeAlias = _typing.Literal["_stability", b"_stability"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stability) -> _WhichOneofReturnType__stability | None: ...
 
 Global___ImageAttribution: _TypeAlias = ImageAttribution  # noqa: Y015
 
@@ -480,6 +743,7 @@ class TokenScore(_message.Message):
     BITS_FIELD_NUMBER: _builtins.int
     NORMALISED_FIELD_NUMBER: _builtins.int
     SPECIAL_FIELD_NUMBER: _builtins.int
+    STD_BITS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The token's text as the caller wrote it; empty for a special token."""
     token_id: _builtins.int
@@ -490,6 +754,8 @@ class TokenScore(_message.Message):
     """Min-max normalised over the tokens that are not special, in [0, 1]; 0 for a special token."""
     special: _builtins.bool
     """True for the start and the end of the text."""
+    std_bits: _builtins.float
+    """The repeats' standard deviation, in bits, >= 0, n - 1 in the denominator; unset without repeats."""
     @_builtins.property
     def span(self) -> Global___Span:
         """Where it stands in the caller's text; unset for a special token."""
@@ -503,12 +769,15 @@ class TokenScore(_message.Message):
         bits: _builtins.float = ...,
         normalised: _builtins.float = ...,
         special: _builtins.bool = ...,
+        std_bits: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["span", b"span"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_std_bits", b"_std_bits", "span", b"span", "std_bits", b"std_bits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bits", b"bits", "normalised", b"normalised", "span", b"span", "special", b"special", "text", b"text", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_std_bits", b"_std_bits", "bits", b"bits", "normalised", b"normalised", "span", b"span", "special", b"special", "std_bits", b"std_bits", "text", b"text", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__std_bits: _TypeAlias = _typing.Literal["std_bits"]  # noqa: Y015
+    _WhichOneofArgType__std_bits: _TypeAlias = _typing.Literal["_std_bits", b"_std_bits"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__std_bits) -> _WhichOneofReturnType__std_bits | None: ...
 
 Global___TokenScore: _TypeAlias = TokenScore  # noqa: Y015
 
@@ -557,6 +826,9 @@ class TextAttribution(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     WORDS_FIELD_NUMBER: _builtins.int
     TRACE_FIELD_NUMBER: _builtins.int
+    STABILITY_FIELD_NUMBER: _builtins.int
+    stability: _builtins.float
+    """The mean Spearman rank correlation between the repeats' token scores, in [-1, 1]; unset without repeats."""
     @_builtins.property
     def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenScore]:
         """One entry per token, special tokens included, in the model's order."""
@@ -567,7 +839,7 @@ class TextAttribution(_message.Message):
 
     @_builtins.property
     def trace(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepTrace]:
-        """The optimisation's course, one entry per step."""
+        """The optimisation's course, one entry per step; means over repeats."""
 
     def __init__(
         self,
@@ -575,12 +847,15 @@ class TextAttribution(_message.Message):
         tokens: _abc.Iterable[Global___TokenScore] | None = ...,
         words: _abc.Iterable[Global___WordScore] | None = ...,
         trace: _abc.Iterable[Global___StepTrace] | None = ...,
+        stability: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stability", b"_stability", "stability", b"stability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens", "trace", b"trace", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stability", b"_stability", "stability", b"stability", "tokens", b"tokens", "trace", b"trace", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__stability: _TypeAlias = _typing.Literal["stability"]  # noqa: Y015
+    _WhichOneofArgType__stability: _TypeAlias = _typing.Literal["_stability", b"_stability"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stability) -> _WhichOneofReturnType__stability | None: ...
 
 Global___TextAttribution: _TypeAlias = TextAttribution  # noqa: Y015
 
@@ -733,6 +1008,9 @@ class Provenance(_message.Message):
     TEXT_FEATURES_CACHED_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     SOFTWARE_FIELD_NUMBER: _builtins.int
+    IMAGE_EMBEDDING_CACHED_FIELD_NUMBER: _builtins.int
+    TEXT_EMBEDDING_CACHED_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     version: _builtins.str
@@ -751,6 +1029,12 @@ class Provenance(_message.Message):
     """True when the text's head features came from the cache."""
     device: _builtins.str
     """The execution provider that evaluated the graphs: "cpu", "cuda" or "tensorrt"."""
+    image_embedding_cached: _builtins.bool
+    """True when the image's embedding, the text side's target, came from the cache."""
+    text_embedding_cached: _builtins.bool
+    """True when the text's embedding, the image side's target, came from the cache."""
+    shared: _builtins.bool
+    """True when an identical request was under way and its computation was shared."""
     @_builtins.property
     def settings(self) -> _settings_pb2.Settings:
         """The settings in force, every field set."""
@@ -783,10 +1067,13 @@ class Provenance(_message.Message):
         text_features_cached: _builtins.bool = ...,
         device: _builtins.str = ...,
         software: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        image_embedding_cached: _builtins.bool = ...,
+        text_embedding_cached: _builtins.bool = ...,
+        shared: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rendering", b"rendering", "settings", b"settings", "text_length", b"text_length"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "digest", b"digest", "fit", b"fit", "image_features_cached", b"image_features_cached", "image_sha256", b"image_sha256", "method", b"method", "model", b"model", "rendering", b"rendering", "settings", b"settings", "software", b"software", "text_features_cached", b"text_features_cached", "text_length", b"text_length", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "digest", b"digest", "fit", b"fit", "image_embedding_cached", b"image_embedding_cached", "image_features_cached", b"image_features_cached", "image_sha256", b"image_sha256", "method", b"method", "model", b"model", "rendering", b"rendering", "settings", b"settings", "shared", b"shared", "software", b"software", "text_embedding_cached", b"text_embedding_cached", "text_features_cached", b"text_features_cached", "text_length", b"text_length", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1062,6 +1349,9 @@ class Limits(_message.Message):
     MAX_SCORE_IMAGES_FIELD_NUMBER: _builtins.int
     MAX_SCORE_TEXTS_FIELD_NUMBER: _builtins.int
     MAX_TEXT_CHARACTERS_FIELD_NUMBER: _builtins.int
+    MAX_REPEATS_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    IMAGE_TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
     max_steps: _builtins.int
     """The most optimisation steps."""
     max_samples: _builtins.int
@@ -1076,6 +1366,14 @@ class Limits(_message.Message):
     """The most texts in a ScoreRequest."""
     max_text_characters: _builtins.int
     """The longest text, in Unicode code points; the model's context length is a bound of its own."""
+    max_repeats: _builtins.int
+    """The most repeats."""
+    max_batch_in_flight: _builtins.int
+    """The most requests of one ExplainBatch that are under way together."""
+    @_builtins.property
+    def image_time_to_live(self) -> _duration_pb2.Duration:
+        """How long an uploaded image's handle is valid after it was last used."""
+
     def __init__(
         self,
         *,
@@ -1086,10 +1384,13 @@ class Limits(_message.Message):
         max_score_images: _builtins.int = ...,
         max_score_texts: _builtins.int = ...,
         max_text_characters: _builtins.int = ...,
+        max_repeats: _builtins.int = ...,
+        max_batch_in_flight: _builtins.int = ...,
+        image_time_to_live: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image_time_to_live", b"image_time_to_live"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_samples", b"max_samples", "max_score_images", b"max_score_images", "max_score_texts", b"max_score_texts", "max_steps", b"max_steps", "max_text_characters", b"max_text_characters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_time_to_live", b"image_time_to_live", "max_batch_in_flight", b"max_batch_in_flight", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_repeats", b"max_repeats", "max_samples", b"max_samples", "max_score_images", b"max_score_images", "max_score_texts", b"max_score_texts", "max_steps", b"max_steps", "max_text_characters", b"max_text_characters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

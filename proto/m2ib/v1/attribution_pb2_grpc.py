@@ -45,6 +45,16 @@ class AttributionServiceStub:
                 request_serializer=m2ib_dot_v1_dot_attribution__pb2.ExplainStreamRequest.SerializeToString,
                 response_deserializer=m2ib_dot_v1_dot_attribution__pb2.ExplainStreamResponse.FromString,
                 _registered_method=True)
+        self.ExplainBatch = channel.stream_stream(
+                '/m2ib.v1.AttributionService/ExplainBatch',
+                request_serializer=m2ib_dot_v1_dot_attribution__pb2.ExplainBatchRequest.SerializeToString,
+                response_deserializer=m2ib_dot_v1_dot_attribution__pb2.ExplainBatchResponse.FromString,
+                _registered_method=True)
+        self.UploadImage = channel.stream_unary(
+                '/m2ib.v1.AttributionService/UploadImage',
+                request_serializer=m2ib_dot_v1_dot_attribution__pb2.UploadImageRequest.SerializeToString,
+                response_deserializer=m2ib_dot_v1_dot_attribution__pb2.UploadImageResponse.FromString,
+                _registered_method=True)
         self.Score = channel.unary_unary(
                 '/m2ib.v1.AttributionService/Score',
                 request_serializer=m2ib_dot_v1_dot_attribution__pb2.ScoreRequest.SerializeToString,
@@ -75,6 +85,22 @@ class AttributionServiceServicer:
 
     def ExplainStream(self, request, context):
         """Explains one pair and tells of every optimisation step; the last message carries the explanation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainBatch(self, request_iterator, context):
+        """Explains many pairs: answers come as they finish, each with its request's id. At most Limits.max_batch_in_flight
+        requests are under way; the next one is read when one of them is answered. A bad request is answered with a status
+        of its own and the stream goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UploadImage(self, request_iterator, context):
+        """Keeps an image for a while, so that requests can name it by a handle instead of sending it again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,6 +139,16 @@ def add_AttributionServiceServicer_to_server(servicer, server):
                     servicer.ExplainStream,
                     request_deserializer=m2ib_dot_v1_dot_attribution__pb2.ExplainStreamRequest.FromString,
                     response_serializer=m2ib_dot_v1_dot_attribution__pb2.ExplainStreamResponse.SerializeToString,
+            ),
+            'ExplainBatch': grpc.stream_stream_rpc_method_handler(
+                    servicer.ExplainBatch,
+                    request_deserializer=m2ib_dot_v1_dot_attribution__pb2.ExplainBatchRequest.FromString,
+                    response_serializer=m2ib_dot_v1_dot_attribution__pb2.ExplainBatchResponse.SerializeToString,
+            ),
+            'UploadImage': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadImage,
+                    request_deserializer=m2ib_dot_v1_dot_attribution__pb2.UploadImageRequest.FromString,
+                    response_serializer=m2ib_dot_v1_dot_attribution__pb2.UploadImageResponse.SerializeToString,
             ),
             'Score': grpc.unary_unary_rpc_method_handler(
                     servicer.Score,
@@ -185,6 +221,60 @@ class AttributionService:
             '/m2ib.v1.AttributionService/ExplainStream',
             m2ib_dot_v1_dot_attribution__pb2.ExplainStreamRequest.SerializeToString,
             m2ib_dot_v1_dot_attribution__pb2.ExplainStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainBatch(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/m2ib.v1.AttributionService/ExplainBatch',
+            m2ib_dot_v1_dot_attribution__pb2.ExplainBatchRequest.SerializeToString,
+            m2ib_dot_v1_dot_attribution__pb2.ExplainBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadImage(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/m2ib.v1.AttributionService/UploadImage',
+            m2ib_dot_v1_dot_attribution__pb2.UploadImageRequest.SerializeToString,
+            m2ib_dot_v1_dot_attribution__pb2.UploadImageResponse.FromString,
             options,
             channel_credentials,
             insecure,

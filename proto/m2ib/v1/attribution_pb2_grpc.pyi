@@ -37,6 +37,13 @@ class AttributionServiceStub:
     """Explains one pair."""
     ExplainStream: _grpc.UnaryStreamMultiCallable[_attribution_pb2.ExplainStreamRequest, _attribution_pb2.ExplainStreamResponse]
     """Explains one pair and tells of every optimisation step; the last message carries the explanation."""
+    ExplainBatch: _grpc.StreamStreamMultiCallable[_attribution_pb2.ExplainBatchRequest, _attribution_pb2.ExplainBatchResponse]
+    """Explains many pairs: answers come as they finish, each with its request's id. At most Limits.max_batch_in_flight
+    requests are under way; the next one is read when one of them is answered. A bad request is answered with a status
+    of its own and the stream goes on.
+    """
+    UploadImage: _grpc.StreamUnaryMultiCallable[_attribution_pb2.UploadImageRequest, _attribution_pb2.UploadImageResponse]
+    """Keeps an image for a while, so that requests can name it by a handle instead of sending it again."""
     Score: _grpc.UnaryUnaryMultiCallable[_attribution_pb2.ScoreRequest, _attribution_pb2.ScoreResponse]
     """Scores every image against every text: one image with N texts, N images with one text."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_attribution_pb2.ListModelsRequest, _attribution_pb2.ListModelsResponse]
@@ -53,6 +60,13 @@ class AttributionServiceAsyncStub(AttributionServiceStub):
     """Explains one pair."""
     ExplainStream: _aio.UnaryStreamMultiCallable[_attribution_pb2.ExplainStreamRequest, _attribution_pb2.ExplainStreamResponse]  # type: ignore[assignment]
     """Explains one pair and tells of every optimisation step; the last message carries the explanation."""
+    ExplainBatch: _aio.StreamStreamMultiCallable[_attribution_pb2.ExplainBatchRequest, _attribution_pb2.ExplainBatchResponse]  # type: ignore[assignment]
+    """Explains many pairs: answers come as they finish, each with its request's id. At most Limits.max_batch_in_flight
+    requests are under way; the next one is read when one of them is answered. A bad request is answered with a status
+    of its own and the stream goes on.
+    """
+    UploadImage: _aio.StreamUnaryMultiCallable[_attribution_pb2.UploadImageRequest, _attribution_pb2.UploadImageResponse]  # type: ignore[assignment]
+    """Keeps an image for a while, so that requests can name it by a handle instead of sending it again."""
     Score: _aio.UnaryUnaryMultiCallable[_attribution_pb2.ScoreRequest, _attribution_pb2.ScoreResponse]  # type: ignore[assignment]
     """Scores every image against every text: one image with N texts, N images with one text."""
     ListModels: _aio.UnaryUnaryMultiCallable[_attribution_pb2.ListModelsRequest, _attribution_pb2.ListModelsResponse]  # type: ignore[assignment]
@@ -78,6 +92,25 @@ class AttributionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_attribution_pb2.ExplainStreamResponse], _abc.AsyncIterator[_attribution_pb2.ExplainStreamResponse]]:
         """Explains one pair and tells of every optimisation step; the last message carries the explanation."""
+
+    @_abc_1.abstractmethod
+    def ExplainBatch(
+        self,
+        request_iterator: _MaybeAsyncIterator[_attribution_pb2.ExplainBatchRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_attribution_pb2.ExplainBatchResponse], _abc.AsyncIterator[_attribution_pb2.ExplainBatchResponse]]:
+        """Explains many pairs: answers come as they finish, each with its request's id. At most Limits.max_batch_in_flight
+        requests are under way; the next one is read when one of them is answered. A bad request is answered with a status
+        of its own and the stream goes on.
+        """
+
+    @_abc_1.abstractmethod
+    def UploadImage(
+        self,
+        request_iterator: _MaybeAsyncIterator[_attribution_pb2.UploadImageRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_attribution_pb2.UploadImageResponse, _abc.Awaitable[_attribution_pb2.UploadImageResponse]]:
+        """Keeps an image for a while, so that requests can name it by a handle instead of sending it again."""
 
     @_abc_1.abstractmethod
     def Score(

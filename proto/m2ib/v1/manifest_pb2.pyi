@@ -332,6 +332,7 @@ class MaskDefaults(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     SAMPLES_FIELD_NUMBER: _builtins.int
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    TEXT_BETA_FIELD_NUMBER: _builtins.int
     beta: _builtins.float
     """As Settings.beta."""
     steps: _builtins.int
@@ -340,6 +341,8 @@ class MaskDefaults(_message.Message):
     """As Settings.samples."""
     learning_rate: _builtins.float
     """As Settings.learning_rate."""
+    text_beta: _builtins.float
+    """As Settings.text_beta."""
     def __init__(
         self,
         *,
@@ -347,14 +350,51 @@ class MaskDefaults(_message.Message):
         steps: _builtins.int = ...,
         samples: _builtins.int = ...,
         learning_rate: _builtins.float = ...,
+        text_beta: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["beta", b"beta", "learning_rate", b"learning_rate", "samples", b"samples", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beta", b"beta", "learning_rate", b"learning_rate", "samples", b"samples", "steps", b"steps", "text_beta", b"text_beta"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MaskDefaults: _TypeAlias = MaskDefaults  # noqa: Y015
+
+@_typing.final
+class EffortDefaults(_message.Message):
+    """What one effort means for this model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EFFORT_FIELD_NUMBER: _builtins.int
+    MASK_SHAPE_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    REPEATS_FIELD_NUMBER: _builtins.int
+    effort: _settings_pb2.Effort.ValueType
+    """The effort; each is there once."""
+    mask_shape: _settings_pb2.MaskShape.ValueType
+    """The mask shape."""
+    repeats: _builtins.int
+    """As Settings.repeats."""
+    @_builtins.property
+    def settings(self) -> Global___MaskDefaults:
+        """The settings."""
+
+    def __init__(
+        self,
+        *,
+        effort: _settings_pb2.Effort.ValueType = ...,
+        mask_shape: _settings_pb2.MaskShape.ValueType = ...,
+        settings: Global___MaskDefaults | None = ...,
+        repeats: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effort", b"effort", "mask_shape", b"mask_shape", "repeats", b"repeats", "settings", b"settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EffortDefaults: _TypeAlias = EffortDefaults  # noqa: Y015
 
 @_typing.final
 class Defaults(_message.Message):
@@ -362,29 +402,31 @@ class Defaults(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    MASK_SHAPE_FIELD_NUMBER: _builtins.int
     CHANNEL_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
-    mask_shape: _settings_pb2.MaskShape.ValueType
-    """The mask shape when a request names none."""
+    EFFORTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def channel(self) -> Global___MaskDefaults:
-        """The defaults with MASK_SHAPE_CHANNEL."""
+        """The defaults with MASK_SHAPE_CHANNEL, for requests that name that shape and no effort of the same shape."""
 
     @_builtins.property
     def token(self) -> Global___MaskDefaults:
-        """The defaults with MASK_SHAPE_TOKEN."""
+        """The defaults with MASK_SHAPE_TOKEN, likewise."""
+
+    @_builtins.property
+    def efforts(self) -> _containers.RepeatedCompositeFieldContainer[Global___EffortDefaults]:
+        """What the efforts mean, each effort once."""
 
     def __init__(
         self,
         *,
-        mask_shape: _settings_pb2.MaskShape.ValueType = ...,
         channel: Global___MaskDefaults | None = ...,
         token: Global___MaskDefaults | None = ...,
+        efforts: _abc.Iterable[Global___EffortDefaults] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "mask_shape", b"mask_shape", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "efforts", b"efforts", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -493,7 +535,7 @@ class Manifest(_message.Message):
     PARITY_FIELD_NUMBER: _builtins.int
     SOFTWARE_FIELD_NUMBER: _builtins.int
     schema_version: _builtins.int
-    """The version of this contract; this is 1."""
+    """The version of this contract; this is 2."""
     name: _builtins.str
     """The model's name: lower-case letters, digits, '.', '_' and '-', at most 64."""
     version: _builtins.str

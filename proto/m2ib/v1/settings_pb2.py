@@ -24,23 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16m2ib/v1/settings.proto\x12\x07m2ib.v1\"\xd8\x01\n\x08Settings\x12\x11\n\x04\x62\x65ta\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05steps\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x14\n\x07samples\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12&\n\nmask_shape\x18\x05 \x01(\x0e\x32\x12.m2ib.v1.MaskShape\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x04\x88\x01\x01\x42\x07\n\x05_betaB\x08\n\x06_stepsB\n\n\x08_samplesB\x10\n\x0e_learning_rateB\x07\n\x05_seed\"*\n\x0b\x46loatTensor\x12\r\n\x05shape\x18\x01 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"P\n\x06\x41\x66\x66ine\x12\n\n\x02xx\x18\x01 \x01(\x01\x12\n\n\x02xy\x18\x02 \x01(\x01\x12\n\n\x02x0\x18\x03 \x01(\x01\x12\n\n\x02yx\x18\x04 \x01(\x01\x12\n\n\x02yy\x18\x05 \x01(\x01\x12\n\n\x02y0\x18\x06 \x01(\x01*;\n\x04Side\x12\x14\n\x10SIDE_UNSPECIFIED\x10\x00\x12\x0e\n\nSIDE_IMAGE\x10\x01\x12\r\n\tSIDE_TEXT\x10\x02*U\n\tMaskShape\x12\x1a\n\x16MASK_SHAPE_UNSPECIFIED\x10\x00\x12\x16\n\x12MASK_SHAPE_CHANNEL\x10\x01\x12\x14\n\x10MASK_SHAPE_TOKEN\x10\x02*S\n\x03\x46it\x12\x13\n\x0f\x46IT_UNSPECIFIED\x10\x00\x12\x11\n\rFIT_LETTERBOX\x10\x01\x12\x13\n\x0f\x46IT_CENTRE_CROP\x10\x02\x12\x0f\n\x0b\x46IT_STRETCH\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16m2ib/v1/settings.proto\x12\x07m2ib.v1\"\xc1\x02\n\x08Settings\x12\x11\n\x04\x62\x65ta\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05steps\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x14\n\x07samples\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12&\n\nmask_shape\x18\x05 \x01(\x0e\x32\x12.m2ib.v1.MaskShape\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x04\x88\x01\x01\x12\x1f\n\x06\x65\x66\x66ort\x18\x07 \x01(\x0e\x32\x0f.m2ib.v1.Effort\x12\x16\n\ttext_beta\x18\x08 \x01(\x01H\x05\x88\x01\x01\x12\x14\n\x07repeats\x18\t \x01(\rH\x06\x88\x01\x01\x42\x07\n\x05_betaB\x08\n\x06_stepsB\n\n\x08_samplesB\x10\n\x0e_learning_rateB\x07\n\x05_seedB\x0c\n\n_text_betaB\n\n\x08_repeats\"*\n\x0b\x46loatTensor\x12\r\n\x05shape\x18\x01 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"P\n\x06\x41\x66\x66ine\x12\n\n\x02xx\x18\x01 \x01(\x01\x12\n\n\x02xy\x18\x02 \x01(\x01\x12\n\n\x02x0\x18\x03 \x01(\x01\x12\n\n\x02yx\x18\x04 \x01(\x01\x12\n\n\x02yy\x18\x05 \x01(\x01\x12\n\n\x02y0\x18\x06 \x01(\x01*;\n\x04Side\x12\x14\n\x10SIDE_UNSPECIFIED\x10\x00\x12\x0e\n\nSIDE_IMAGE\x10\x01\x12\r\n\tSIDE_TEXT\x10\x02*U\n\tMaskShape\x12\x1a\n\x16MASK_SHAPE_UNSPECIFIED\x10\x00\x12\x16\n\x12MASK_SHAPE_CHANNEL\x10\x01\x12\x14\n\x10MASK_SHAPE_TOKEN\x10\x02*S\n\x03\x46it\x12\x13\n\x0f\x46IT_UNSPECIFIED\x10\x00\x12\x11\n\rFIT_LETTERBOX\x10\x01\x12\x13\n\x0f\x46IT_CENTRE_CROP\x10\x02\x12\x0f\n\x0b\x46IT_STRETCH\x10\x03*q\n\x06\x45\x66\x66ort\x12\x16\n\x12\x45\x46\x46ORT_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45\x46\x46ORT_PUBLISHED\x10\x01\x12\x0f\n\x0b\x45\x46\x46ORT_FAST\x10\x02\x12\x13\n\x0f\x45\x46\x46ORT_SPECIFIC\x10\x03\x12\x13\n\x0f\x45\x46\x46ORT_THOROUGH\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'm2ib.v1.settings_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SIDE']._serialized_start=380
-  _globals['_SIDE']._serialized_end=439
-  _globals['_MASKSHAPE']._serialized_start=441
-  _globals['_MASKSHAPE']._serialized_end=526
-  _globals['_FIT']._serialized_start=528
-  _globals['_FIT']._serialized_end=611
+  _globals['_SIDE']._serialized_start=485
+  _globals['_SIDE']._serialized_end=544
+  _globals['_MASKSHAPE']._serialized_start=546
+  _globals['_MASKSHAPE']._serialized_end=631
+  _globals['_FIT']._serialized_start=633
+  _globals['_FIT']._serialized_end=716
+  _globals['_EFFORT']._serialized_start=718
+  _globals['_EFFORT']._serialized_end=831
   _globals['_SETTINGS']._serialized_start=36
-  _globals['_SETTINGS']._serialized_end=252
-  _globals['_FLOATTENSOR']._serialized_start=254
-  _globals['_FLOATTENSOR']._serialized_end=296
-  _globals['_AFFINE']._serialized_start=298
-  _globals['_AFFINE']._serialized_end=378
+  _globals['_SETTINGS']._serialized_end=357
+  _globals['_FLOATTENSOR']._serialized_start=359
+  _globals['_FLOATTENSOR']._serialized_end=401
+  _globals['_AFFINE']._serialized_start=403
+  _globals['_AFFINE']._serialized_end=483
 # @@protoc_insertion_point(module_scope)

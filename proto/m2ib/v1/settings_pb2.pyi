@@ -95,10 +95,42 @@ FIT_STRETCH: Fit.ValueType  # 3
 """Both sides scaled to fit, ignoring the aspect ratio."""
 Global___Fit: _TypeAlias = Fit  # noqa: Y015
 
+class _Effort:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EffortEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Effort.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EFFORT_UNSPECIFIED: _Effort.ValueType  # 0
+    """Not said; a request then means EFFORT_PUBLISHED."""
+    EFFORT_PUBLISHED: _Effort.ValueType  # 1
+    """The method as published: ten steps of ten noise rows."""
+    EFFORT_FAST: _Effort.ValueType  # 2
+    """At least as good as published where it was measured, for at most 40 % of its cost."""
+    EFFORT_SPECIFIC: _Effort.ValueType  # 3
+    """The best that was found for telling one phrase's finding from another's, for at most the published cost."""
+    EFFORT_THOROUGH: _Effort.ValueType  # 4
+    """Several seeds in one batch: the mean map, a standard deviation per patch and a stability figure."""
+
+class Effort(_Effort, metaclass=_EffortEnumTypeWrapper):
+    """A named choice of settings; what each one means for a model is in its package (Defaults.efforts)."""
+
+EFFORT_UNSPECIFIED: Effort.ValueType  # 0
+"""Not said; a request then means EFFORT_PUBLISHED."""
+EFFORT_PUBLISHED: Effort.ValueType  # 1
+"""The method as published: ten steps of ten noise rows."""
+EFFORT_FAST: Effort.ValueType  # 2
+"""At least as good as published where it was measured, for at most 40 % of its cost."""
+EFFORT_SPECIFIC: Effort.ValueType  # 3
+"""The best that was found for telling one phrase's finding from another's, for at most the published cost."""
+EFFORT_THOROUGH: Effort.ValueType  # 4
+"""Several seeds in one batch: the mean map, a standard deviation per patch and a stability figure."""
+Global___Effort: _TypeAlias = Effort  # noqa: Y015
+
 @_typing.final
 class Settings(_message.Message):
-    """The settings of one optimisation. Each field is optional: what is unset takes the default of the model's package
-    for the mask shape in force.
+    """The settings of one optimisation. Each field is optional: what is unset takes the value of the effort; where a mask
+    shape is given that is not the effort's, the default of the model's package for that mask shape.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -109,8 +141,13 @@ class Settings(_message.Message):
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     MASK_SHAPE_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    EFFORT_FIELD_NUMBER: _builtins.int
+    TEXT_BETA_FIELD_NUMBER: _builtins.int
+    REPEATS_FIELD_NUMBER: _builtins.int
     beta: _builtins.float
-    """The weight of the information term against the similarity term, > 0 and at most 100. No unit. The paper's beta."""
+    """The weight of the information term against the similarity term, > 0 and at most 100. No unit. The paper's beta.
+    For both sides, unless text_beta is set too.
+    """
     steps: _builtins.int
     """Optimisation steps, 1 to the model's limit."""
     samples: _builtins.int
@@ -121,6 +158,14 @@ class Settings(_message.Message):
     """The mask's shape."""
     seed: _builtins.int
     """The seed of the noise, any 64-bit value; unset means 0. The same seed gives the same map."""
+    effort: Global___Effort.ValueType
+    """The named choice that fills what is unset here."""
+    text_beta: _builtins.float
+    """The weight of the information term on the text side, in the range of beta."""
+    repeats: _builtins.int
+    """Independent runs, 1 to the model's limit, with the seeds seed, seed + 1, ... (modulo 2^64), in one batch. The map is
+    their mean; with more than one the answer carries their standard deviation and stability.
+    """
     def __init__(
         self,
         *,
@@ -130,31 +175,42 @@ class Settings(_message.Message):
         learning_rate: _builtins.float | None = ...,
         mask_shape: Global___MaskShape.ValueType = ...,
         seed: _builtins.int | None = ...,
+        effort: Global___Effort.ValueType = ...,
+        text_beta: _builtins.float | None = ...,
+        repeats: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "_learning_rate", b"_learning_rate", "_samples", b"_samples", "_seed", b"_seed", "_steps", b"_steps", "beta", b"beta", "learning_rate", b"learning_rate", "samples", b"samples", "seed", b"seed", "steps", b"steps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "_learning_rate", b"_learning_rate", "_repeats", b"_repeats", "_samples", b"_samples", "_seed", b"_seed", "_steps", b"_steps", "_text_beta", b"_text_beta", "beta", b"beta", "learning_rate", b"learning_rate", "repeats", b"repeats", "samples", b"samples", "seed", b"seed", "steps", b"steps", "text_beta", b"text_beta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "_learning_rate", b"_learning_rate", "_samples", b"_samples", "_seed", b"_seed", "_steps", b"_steps", "beta", b"beta", "learning_rate", b"learning_rate", "mask_shape", b"mask_shape", "samples", b"samples", "seed", b"seed", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "_learning_rate", b"_learning_rate", "_repeats", b"_repeats", "_samples", b"_samples", "_seed", b"_seed", "_steps", b"_steps", "_text_beta", b"_text_beta", "beta", b"beta", "effort", b"effort", "learning_rate", b"learning_rate", "mask_shape", b"mask_shape", "repeats", b"repeats", "samples", b"samples", "seed", b"seed", "steps", b"steps", "text_beta", b"text_beta"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__beta: _TypeAlias = _typing.Literal["beta"]  # noqa: Y015
     _WhichOneofArgType__beta: _TypeAlias = _typing.Literal["_beta", b"_beta"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__repeats: _TypeAlias = _typing.Literal["repeats"]  # noqa: Y015
+    _WhichOneofArgType__repeats: _TypeAlias = _typing.Literal["_repeats", b"_repeats"]  # noqa: Y015
     _WhichOneofReturnType__samples: _TypeAlias = _typing.Literal["samples"]  # noqa: Y015
     _WhichOneofArgType__samples: _TypeAlias = _typing.Literal["_samples", b"_samples"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__steps: _TypeAlias = _typing.Literal["steps"]  # noqa: Y015
     _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
+    _WhichOneofReturnType__text_beta: _TypeAlias = _typing.Literal["text_beta"]  # noqa: Y015
+    _WhichOneofArgType__text_beta: _TypeAlias = _typing.Literal["_text_beta", b"_text_beta"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__beta) -> _WhichOneofReturnType__beta | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__repeats) -> _WhichOneofReturnType__repeats | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__samples) -> _WhichOneofReturnType__samples | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__text_beta) -> _WhichOneofReturnType__text_beta | None: ...
 
 Global___Settings: _TypeAlias = Settings  # noqa: Y015
 
