@@ -26,7 +26,7 @@ from m2ib_export.signature import BATCH, TOKENS, Role, Signature, signatures
 from m2ib_export.tokeniser import Tokeniser, read_tokeniser
 from m2ib_export.weights import WeightsFile
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PRECISION = "fp32"
 TOKENIZER_FILE = "tokenizer.json"
 TEXTS_FILE = "reference_texts.txt"

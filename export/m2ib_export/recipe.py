@@ -18,6 +18,12 @@ FITS = {
     "stretch": settings_pb2.FIT_STRETCH,
 }
 MASK_SHAPES = {"channel": settings_pb2.MASK_SHAPE_CHANNEL, "token": settings_pb2.MASK_SHAPE_TOKEN}
+EFFORTS = {
+    "published": settings_pb2.EFFORT_PUBLISHED,
+    "fast": settings_pb2.EFFORT_FAST,
+    "specific": settings_pb2.EFFORT_SPECIFIC,
+    "thorough": settings_pb2.EFFORT_THOROUGH,
+}
 MAX_BETA = 100.0
 MAX_LEARNING_RATE = 10.0
 MAX_COUNT = 2**32 - 1
@@ -30,6 +36,7 @@ class MaskDefaults:
     """What unset settings mean for one mask shape; the fields and ranges are those of the request's settings."""
 
     beta: float = 0.1
+    text_beta: float = 0.1
     steps: int = 10
     samples: int = 10
     learning_rate: float = 1.0
@@ -37,7 +44,33 @@ class MaskDefaults:
     def to_proto(self) -> manifest_pb2.MaskDefaults:
         """Write the defaults as the manifest has them."""
         return manifest_pb2.MaskDefaults(
-            beta=self.beta, steps=self.steps, samples=self.samples, learning_rate=self.learning_rate
+            beta=self.beta,
+            text_beta=self.text_beta,
+            steps=self.steps,
+            samples=self.samples,
+            learning_rate=self.learning_rate,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EffortDefaults:
+    """What one effort means; the fields and ranges are those of the request's settings."""
+
+    mask_shape: str
+    settings: MaskDefaults
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        """Hold the mask shape against its choices."""
+        _check_choice("mask_shape", self.mask_shape, MASK_SHAPES)
+
+    def to_proto(self, effort: str) -> manifest_pb2.EffortDefaults:
+        """Write the effort as the manifest has it."""
+        return manifest_pb2.EffortDefaults(
+            effort=EFFORTS[effort],
+            mask_shape=MASK_SHAPES[self.mask_shape],
+            settings=self.settings.to_proto(),
+            repeats=self.repeats,
         )
 
 
@@ -53,9 +86,9 @@ class Recipe:
     vision_layer: int | None = None
     text_layer: int | None = None
     fit: str = "letterbox"
-    mask_shape: str = "channel"
     channel: MaskDefaults = field(default_factory=MaskDefaults)
     token: MaskDefaults = field(default_factory=MaskDefaults)
+    efforts: Mapping[str, EffortDefaults] = field(default_factory=dict)
     reference_texts: str = "general"
 
     def __post_init__(self) -> None:
@@ -64,13 +97,27 @@ class Recipe:
             if name is not None and not _NAME.fullmatch(name):
                 raise RecipeInvalid(label, seen=repr(name), allowed=NAME_RULE)
         _check_choice("fit", self.fit, FITS)
-        _check_choice("defaults.mask_shape", self.mask_shape, MASK_SHAPES)
+        for effort in self.efforts:
+            _check_choice("defaults.efforts", effort, EFFORTS)
 
     def to_defaults(self) -> manifest_pb2.Defaults:
         """Write what unset settings mean as the manifest has it."""
         return manifest_pb2.Defaults(
-            mask_shape=MASK_SHAPES[self.mask_shape], channel=self.channel.to_proto(), token=self.token.to_proto()
+            channel=self.channel.to_proto(),
+            token=self.token.to_proto(),
+            efforts=[each.to_proto(effort) for effort, each in (self.general_efforts() | dict(self.efforts)).items()],
         )
+
+    def general_efforts(self) -> dict[str, EffortDefaults]:
+        """Return what the efforts mean where a recipe does not say (docs/fidelity.md)."""
+        fast = replace(self.token, steps=20, samples=2)
+        specific = replace(self.token, steps=20, samples=5)
+        return {
+            "published": EffortDefaults(mask_shape="channel", settings=self.channel),
+            "fast": EffortDefaults(mask_shape="token", settings=fast),
+            "specific": EffortDefaults(mask_shape="token", settings=specific),
+            "thorough": EffortDefaults(mask_shape="channel", settings=self.channel, repeats=4),
+        }
 
 
 def read_recipe(directory: Path) -> Recipe:
@@ -100,15 +147,16 @@ def parse_recipe(document: object) -> Recipe:
     fields = _object(
         "", document, ("name", "version", "fit", "reference_texts", "vision_layer", "text_layer", "defaults")
     )
-    defaults = _object("defaults", fields.pop("defaults", {}), ("mask_shape", "channel", "token"))
+    defaults = _object("defaults", fields.pop("defaults", {}), ("channel", "token", "efforts"))
     for label in ("name", "version", "fit", "reference_texts"):
         _check_type(label, fields, str, "text")
     for label in ("vision_layer", "text_layer"):
         _check_type(label, fields, int, "a whole number")
-    _check_type("mask_shape", defaults, str, "text")
     for label in ("channel", "token"):
         if label in defaults:
             defaults[label] = _mask_defaults(f"defaults.{label}", defaults[label])
+    efforts = _object("defaults.efforts", defaults.pop("efforts", {}), tuple(EFFORTS))
+    defaults["efforts"] = {name: _effort(f"defaults.efforts.{name}", each) for name, each in efforts.items()}
     return Recipe(**fields, **defaults)
 
 
@@ -117,11 +165,20 @@ def override(recipe: Recipe, **options: Any) -> Recipe:
     return replace(recipe, **{name: option for name, option in options.items() if option is not None})
 
 
+def _effort(label: str, document: object) -> EffortDefaults:
+    fields = _object(label, document, ("mask_shape", "settings", "repeats"))
+    _check_choice(f"{label}.mask_shape", str(fields.get("mask_shape")), MASK_SHAPES)
+    _check_range(f"{label}.repeats", fields.get("repeats", 1), int, MAX_COUNT)
+    fields["settings"] = _mask_defaults(f"{label}.settings", fields.get("settings", {}))
+    return EffortDefaults(**fields)
+
+
 def _mask_defaults(label: str, document: object) -> MaskDefaults:
-    fields = _object(label, document, ("beta", "steps", "samples", "learning_rate"))
+    fields = _object(label, document, ("beta", "text_beta", "steps", "samples", "learning_rate"))
     for name in ("steps", "samples"):
         _check_range(f"{label}.{name}", fields.get(name, 1), int, MAX_COUNT)
-    _check_range(f"{label}.beta", fields.get("beta", 1), (int, float), MAX_BETA)
+    for name in ("beta", "text_beta"):
+        _check_range(f"{label}.{name}", fields.get(name, 1), (int, float), MAX_BETA)
     _check_range(f"{label}.learning_rate", fields.get("learning_rate", 1), (int, float), MAX_LEARNING_RATE)
     return MaskDefaults(**fields)
 

@@ -12,10 +12,12 @@ from m2ib_server import __version__
 from m2ib_server.errors import ServiceError
 from m2ib_server.settings import (
     DEFAULT_ENGINE,
+    DEFAULT_INTAKE,
     DEFAULT_MESSAGE_BYTES,
     DEFAULT_REQUESTS,
     MEBIBYTE,
     EngineLimits,
+    IntakeLimits,
     RequestLimits,
     ServerSettings,
 )
@@ -85,6 +87,12 @@ def serve(
         int | None,
         typer.Option(envvar="M2IB_THREADS", min=1, help="Compute threads.", show_default="what the machine allows"),
     ] = None,
+    devices: Annotated[
+        int,
+        typer.Option(
+            envvar="M2IB_DEVICES", min=1, help="Engines: GPUs 0 to N - 1, or N equal shares of the CPU's threads."
+        ),
+    ] = 1,
     reflection: Annotated[
         bool, typer.Option(envvar="M2IB_REFLECTION", help="Describe the services to whoever asks.")
     ] = False,
@@ -99,6 +107,21 @@ def serve(
         int,
         typer.Option(envvar="M2IB_MAX_WAITING", min=1, help="Requests that may wait; one more is refused."),
     ] = DEFAULT_ENGINE.max_waiting,
+    max_running: Annotated[
+        int,
+        typer.Option(envvar="M2IB_MAX_RUNNING", min=1, help="Requests of one class under way together, per device."),
+    ] = DEFAULT_ENGINE.max_running,
+    max_rows: Annotated[
+        int,
+        typer.Option(envvar="M2IB_MAX_ROWS", min=1, help="Noise rows evaluated in one call of a graph, per device."),
+    ] = DEFAULT_ENGINE.max_rows,
+    upload_mebibytes: Annotated[
+        int, typer.Option(envvar="M2IB_UPLOAD_MEBIBYTES", min=0, help="Memory for uploaded images, in MiB.")
+    ] = DEFAULT_INTAKE.upload_bytes // MEBIBYTE,
+    upload_seconds: Annotated[
+        float,
+        typer.Option(envvar="M2IB_UPLOAD_SECONDS", min=0.1, help="How long an uploaded image is kept unused."),
+    ] = DEFAULT_INTAKE.upload_seconds,
     max_message_mebibytes: Annotated[
         int,
         typer.Option(envvar="M2IB_MAX_MESSAGE_MEBIBYTES", min=4, max=1024, help="Largest gRPC message, in MiB."),
@@ -133,6 +156,7 @@ def serve(
         listen=listen,
         device=device.value,
         threads=threads or available_threads(),
+        devices=devices,
         reflection=reflection,
         grace_seconds=grace_seconds,
         max_message_bytes=max_message_mebibytes * MEBIBYTE,
@@ -144,7 +168,13 @@ def serve(
             max_image_bytes=max_image_mebibytes * MEBIBYTE,
             max_image_pixels=max_image_megapixels * 1_000_000,
         ),
-        engine=EngineLimits(max_waiting=max_waiting, cache_bytes=cache_mebibytes * MEBIBYTE),
+        engine=EngineLimits(
+            max_waiting=max_waiting,
+            max_running=max_running,
+            max_rows=max_rows,
+            cache_bytes=cache_mebibytes * MEBIBYTE,
+        ),
+        intake=IntakeLimits(upload_bytes=upload_mebibytes * MEBIBYTE, upload_seconds=upload_seconds),
     )
     raise typer.Exit(_run(settings))
 
@@ -192,7 +222,7 @@ def _run(settings: ServerSettings) -> int:
     except OSError as error:
         return _refuse("ADDRESS_UNAVAILABLE", error)
     finally:
-        rooms.engine.close()
+        rooms.fleet.close()
     return 0 if is_drained else EXIT_FAILED
 
 

@@ -16,9 +16,20 @@ from grpc_reflection.v1alpha import reflection
 from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
 from m2ib_server import __version__
 from m2ib_server.api import AttributionServicer
-from m2ib_server.engine import Catalogue, Engine, Evaluator, FeatureCache, LoadedModel, load_model, warm_up
-from m2ib_server.package import find_packages, open_package
-from m2ib_server.runtime import DeviceKind, open_device
+from m2ib_server.engine import (
+    Catalogue,
+    CostModel,
+    DeviceModel,
+    Engine,
+    Evaluator,
+    FeatureCache,
+    Fleet,
+    LoadedModel,
+    Roster,
+    warm_up,
+)
+from m2ib_server.package import ModelPackage, find_packages, open_package
+from m2ib_server.runtime import Device, DeviceKind, open_devices
 from m2ib_server.settings import ServerSettings
 from m2ib_server.telemetry import log_event
 
@@ -32,12 +43,12 @@ class Rooms:
 
     Attributes:
         catalogue: the loaded models.
-        engine: running.
-        ended: set once the engine's compute thread has ended by a fault of ours.
+        fleet: running.
+        ended: set once a compute thread has ended by a fault of ours.
     """
 
     catalogue: Catalogue
-    engine: Engine
+    fleet: Fleet
     ended: threading.Event = field(default_factory=threading.Event)
 
 
@@ -49,24 +60,32 @@ def build(settings: ServerSettings) -> Rooms:
         DeviceUnavailable: the device cannot be had.
         ServiceError: the warm-up failed.
     """
-    device = open_device(DeviceKind(settings.device), threads=settings.threads)
-    models = [load_model(open_package(folder), device) for folder in find_packages(settings.models)]
-    catalogue = Catalogue(models)
-    evaluator = Evaluator(
-        {model.digest: model for model in models},
-        max_rows=settings.engine.max_rows,
-        cache=FeatureCache(settings.engine.cache_bytes),
-    )
-    rooms = Rooms(catalogue=catalogue, engine=Engine(evaluator, limits=settings.engine, threads=settings.threads))
-    rooms.engine.start(on_death=rooms.ended.set)
+    devices = open_devices(DeviceKind(settings.device), threads=settings.threads, count=settings.devices)
+    packages = [open_package(folder) for folder in find_packages(settings.models)]
+    catalogue = Catalogue([LoadedModel(package) for package in packages])
+    rooms = Rooms(catalogue=catalogue, fleet=Fleet([build_engine(packages, device, settings) for device in devices]))
+    rooms.fleet.start(on_death=rooms.ended.set)
     try:
         for model in catalogue:
-            warm_up(model, rooms.engine)
+            for engine in rooms.fleet:
+                warm_up(model, engine)
             log_event("model ready", model=model.manifest.name, version=model.manifest.version, digest=model.digest)
     except BaseException:
-        rooms.engine.close()
+        rooms.fleet.close()
         raise
     return rooms
+
+
+def build_engine(packages: Sequence[ModelPackage], device: Device, settings: ServerSettings) -> Engine:
+    """Load the packages on a device and give them an engine, not yet started; errors are those of `build`."""
+    costs = CostModel()
+    evaluator = Evaluator(
+        {package.digest: DeviceModel(package, device) for package in packages},
+        max_rows=settings.engine.max_rows,
+        cache=FeatureCache(settings.engine.cache_bytes),
+        costs=costs,
+    )
+    return Engine(Roster(settings.engine, costs), evaluator, device)
 
 
 async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
@@ -78,7 +97,7 @@ async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
     Raises:
         OSError: the address cannot be listened on.
     """
-    servicer = AttributionServicer(rooms.catalogue, rooms.engine, settings)
+    servicer = AttributionServicer(rooms.catalogue, rooms.fleet, settings)
     server = grpc.aio.server(options=channel_options(settings.max_message_bytes))
     attribution_pb2_grpc.add_AttributionServiceServicer_to_server(servicer, server)
     status = health.aio.HealthServicer()
@@ -97,7 +116,7 @@ async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
     log_event("draining", reason=reason, grace_seconds=settings.grace_seconds)
     await status.enter_graceful_shutdown()
     await server.stop(settings.grace_seconds)
-    rooms.engine.close()
+    rooms.fleet.close()
     servicer.close()
     log_event("stopped", reason=reason)
     return not rooms.ended.is_set()

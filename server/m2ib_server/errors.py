@@ -135,6 +135,66 @@ class DeadlineExpired(ServiceError):
         super().__init__("the deadline passed before the answer was ready")
 
 
+class DeadlineTooShort(ServiceError):
+    """The caller's deadline leaves less time than the answer is estimated to take."""
+
+    code = Code.EXPIRED
+    reason = "DEADLINE_TOO_SHORT"
+
+    def __init__(self, *, left: float, estimate: float) -> None:
+        """Tell the seconds that the deadline leaves and those that the answer is estimated to take."""
+        super().__init__(
+            f"the deadline leaves {left:.2f} s and the answer is estimated to take {estimate:.2f} s; allow more time, "
+            "ask for fewer steps or samples, or take a partial answer (on_deadline)"
+        )
+
+
+class HandleUnknown(ServiceError):
+    """No image is kept under that handle: it never was, or its time to live has passed."""
+
+    code = Code.NOT_FOUND
+    reason = "IMAGE_HANDLE_UNKNOWN"
+
+    def __init__(self) -> None:
+        """Say so; the handle itself is a secret of the caller's."""
+        super().__init__("image.handle: no image is kept under this handle; upload it again")
+
+
+class UploadStoreFull(ServiceError):
+    """The images kept leave no room for another."""
+
+    code = Code.BUSY
+    reason = "UPLOAD_STORE_FULL"
+
+    def __init__(self, *, kept: int, limit: int) -> None:
+        """Tell how many bytes are kept or on their way and how many may be."""
+        super().__init__(
+            f"uploaded images take {kept} of {limit} bytes; retry later, or send the image with the request"
+        )
+
+
+class UploadStalled(ServiceError):
+    """An upload sent nothing for too long."""
+
+    code = Code.EXPIRED
+    reason = "UPLOAD_STALLED"
+
+    def __init__(self, *, idle_seconds: float) -> None:
+        """Tell how long the server waited."""
+        super().__init__(f"the upload sent nothing for {idle_seconds:g} s; start it again")
+
+
+class ServerFull(ServiceError):
+    """The requests under way leave no room for another."""
+
+    code = Code.BUSY
+    reason = "SERVER_FULL"
+
+    def __init__(self, *, what: str, used: int, limit: int) -> None:
+        """Tell what there is too much of, how much is in use and how much may be."""
+        super().__init__(f"the requests under way take {used} of {limit} {what}; retry later")
+
+
 class EvaluationFailed(ServiceError):
     """A graph could not be evaluated; the cause is in the server's log under the request's id."""
 

@@ -18,6 +18,8 @@ class RequestLimits:
         max_score_images: images in a ScoreRequest.
         max_score_texts: texts in a ScoreRequest.
         max_text_characters: a text's length, in Unicode code points.
+        max_repeats: independent runs of one optimisation.
+        max_batch_in_flight: requests of one ExplainBatch that are under way together.
     """
 
     max_steps: int = 1000
@@ -27,6 +29,8 @@ class RequestLimits:
     max_score_images: int = 64
     max_score_texts: int = 1024
     max_text_characters: int = 20_000
+    max_repeats: int = 16
+    max_batch_in_flight: int = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,19 +38,43 @@ class EngineLimits:
     """The bounds that the engine keeps.
 
     Attributes:
-        max_waiting: jobs that may wait; one more is refused.
-        max_running: jobs that advance together.
-        max_rows: rows in one evaluation of a graph.
+        max_waiting: jobs of one class that may wait; one more is refused.
+        max_running: jobs of one class that are under way together and hold their features.
+        max_rows: rows that one round evaluates and one call of a graph takes.
+        bulk_patience_ms: how long a bulk job may go without a step while interactive jobs fill the rounds.
         cache_bytes: memory for head features and target embeddings, in bytes.
     """
 
     max_waiting: int = 256
-    max_running: int = 1
-    max_rows: int = 256
+    max_running: int = 64
+    max_rows: int = 40
+    bulk_patience_ms: int = 1000
     cache_bytes: int = 256 * MEBIBYTE
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeLimits:
+    """The bounds of what the server holds for requests, outside the engine.
+
+    Attributes:
+        max_requests: requests under way, read, waiting or running.
+        max_bytes: their messages and decoded images, in bytes.
+        upload_bytes: uploaded images, kept or on their way, in bytes.
+        upload_seconds: how long an uploaded image is kept after its last use.
+        upload_idle_seconds: how long an upload may send nothing.
+        image_cache_bytes: decoded images kept for the next request on the same image, in bytes.
+    """
+
+    max_requests: int = 1024
+    max_bytes: int = 1024 * MEBIBYTE
+    upload_bytes: int = 512 * MEBIBYTE
+    upload_seconds: float = 600.0
+    upload_idle_seconds: float = 30.0
+    image_cache_bytes: int = 256 * MEBIBYTE
+
+
 DEFAULT_REQUESTS = RequestLimits()
+DEFAULT_INTAKE = IntakeLimits()
 DEFAULT_ENGINE = EngineLimits()
 DEFAULT_MESSAGE_BYTES = 64 * MEBIBYTE
 
@@ -60,19 +88,22 @@ class ServerSettings:
         listen: "host:port"; port 0 takes a free one.
         device: "cpu", "cuda" or "tensorrt".
         threads: compute threads, at least 1.
+        devices: devices, each with an engine of its own: GPUs 0 to devices - 1, or shares of a CPU's threads.
         reflection: whether the server describes its services to whoever asks.
         grace_seconds: how long running requests may take to finish after SIGTERM.
         max_message_bytes: the largest gRPC message in either direction, in bytes.
         ready_file: written with "host:port" once the server is ready; None writes nothing.
         exit_with_stdin: whether the end of standard input ends the server, as SIGTERM does.
         requests: the bounds of a request.
-        engine: the bounds of the engine.
+        engine: the bounds of each device's engine.
+        intake: the bounds of what is held outside the engine.
     """
 
     models: Path
     listen: str
     device: str
     threads: int
+    devices: int = 1
     reflection: bool = False
     grace_seconds: float = 30.0
     max_message_bytes: int = DEFAULT_MESSAGE_BYTES
@@ -80,3 +111,4 @@ class ServerSettings:
     exit_with_stdin: bool = False
     requests: RequestLimits = DEFAULT_REQUESTS
     engine: EngineLimits = DEFAULT_ENGINE
+    intake: IntakeLimits = DEFAULT_INTAKE

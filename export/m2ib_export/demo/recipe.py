@@ -22,15 +22,21 @@ class Recipe:
 
     vision_layer: int
     text_layer: int
-    mask_shape: str
     channel_beta: float
     token_beta: float
+    text_beta: float
 
     def document(self) -> dict[str, Any]:
         """The recipe as the exporter reads it."""
         betas = {"channel": self.channel_beta, "token": self.token_beta}
         settings = {
-            shape: {"beta": beta, "steps": STEPS[shape], "samples": SAMPLES, "learning_rate": LEARNING_RATE}
+            shape: {
+                "beta": beta,
+                "text_beta": self.text_beta,
+                "steps": STEPS[shape],
+                "samples": SAMPLES,
+                "learning_rate": LEARNING_RATE,
+            }
             for shape, beta in betas.items()
         }
         return {
@@ -39,12 +45,12 @@ class Recipe:
             "vision_layer": self.vision_layer,
             "text_layer": self.text_layer,
             "fit": "letterbox",
-            "defaults": {"mask_shape": self.mask_shape} | settings,
+            "defaults": settings,
             "reference_texts": REFERENCE_FILE,
         }
 
 
-RECIPE = Recipe(vision_layer=1, text_layer=0, mask_shape="channel", channel_beta=1.0, token_beta=1.0)
+RECIPE = Recipe(vision_layer=1, text_layer=0, channel_beta=1.0, token_beta=1.0, text_beta=0.3)
 
 
 def reference_texts() -> tuple[str, ...]:

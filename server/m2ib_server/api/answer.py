@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from google.protobuf.duration_pb2 import Duration
 from numpy.typing import NDArray
 
 from m2ib.v1 import attribution_pb2 as pb
@@ -22,7 +23,7 @@ from m2ib_server.imaging import (
     normalise,
     original_map,
 )
-from m2ib_server.methods import M2IBSettings, MaskShape, Side, StepDone
+from m2ib_server.methods import M2IBSettings, MaskShape, Side, StepDone, spread_of
 from m2ib_server.runtime import software_version
 from m2ib_server.settings import RequestLimits
 from m2ib_server.text import EncodedText, Span, score_text
@@ -92,6 +93,9 @@ def write_image(
         original_height=height,
         trace=_trace(course),
     )
+    if (spread := spread_of(course[-1].repeat_bits[:, model.manifest.vision.leading_tokens :])) is not None:
+        answer.grid_std_bits.CopyFrom(write_tensor(spread.std.reshape(grid.shape)))
+        answer.stability = spread.stability
     if pb.OUTPUT_MODEL_MAP in outputs:
         answer.model_map.CopyFrom(write_tensor(at_model_size))
     if outputs & {pb.OUTPUT_ORIGINAL_MAP, pb.OUTPUT_OVERLAY}:
@@ -109,6 +113,7 @@ def write_image(
 def write_text(course: Sequence[StepDone], encoded: EncodedText) -> pb.TextAttribution:
     """Write the scores of tokens and words."""
     scores = score_text(encoded, course[-1].bits.tolist())
+    spread = spread_of(course[-1].repeat_bits)
     return pb.TextAttribution(
         tokens=[
             pb.TokenScore(
@@ -118,21 +123,26 @@ def write_text(course: Sequence[StepDone], encoded: EncodedText) -> pb.TextAttri
                 bits=token.bits,
                 normalised=token.normalised,
                 special=token.special,
+                std_bits=None if spread is None else float(spread.std[index]),
             )
-            for token in scores.tokens
+            for index, token in enumerate(scores.tokens)
         ],
         words=[
             pb.WordScore(text=word.text, span=_span(word.span), bits=word.bits, normalised=word.normalised)
             for word in scores.words
         ],
         trace=_trace(course),
+        stability=None if spread is None else spread.stability,
     )
 
 
-def write_settings(settings: M2IBSettings) -> settings_pb2.Settings:
+def write_settings(settings: M2IBSettings, effort: int) -> settings_pb2.Settings:
     """Write the settings in force, every field set."""
     return settings_pb2.Settings(
+        effort=settings_pb2.Effort.ValueType(effort),
         beta=settings.beta,
+        text_beta=settings.text_beta,
+        repeats=settings.repeats,
         steps=settings.steps,
         samples=settings.samples,
         learning_rate=settings.learning_rate,
@@ -178,8 +188,8 @@ def write_timings(seconds: Mapping[Stage, float], *, prepare: float, render: flo
     return timings
 
 
-def write_model(model: LoadedModel, limits: RequestLimits) -> pb.Model:
-    """Write what a caller may know of a model."""
+def write_model(model: LoadedModel, limits: RequestLimits, *, image_seconds: float) -> pb.Model:
+    """Write what a caller may know of a model; `image_seconds` is how long an uploaded image is kept."""
     manifest = model.manifest
     return pb.Model(
         name=manifest.name,
@@ -201,8 +211,18 @@ def write_model(model: LoadedModel, limits: RequestLimits) -> pb.Model:
             max_score_images=limits.max_score_images,
             max_score_texts=limits.max_score_texts,
             max_text_characters=limits.max_text_characters,
+            max_repeats=limits.max_repeats,
+            max_batch_in_flight=limits.max_batch_in_flight,
+            image_time_to_live=duration_of(image_seconds),
         ),
     )
+
+
+def duration_of(seconds: float) -> Duration:
+    """Write a time span."""
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration
 
 
 def software() -> dict[str, str]:

@@ -4,13 +4,14 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, TypeVar
 
-import grpc
+from google.rpc import status_pb2
+from grpc_status import rpc_status
 
 from m2ib_server.api.status import rich_status, unknown_status
 from m2ib_server.errors import Code, ServiceError
@@ -82,20 +83,36 @@ async def _answering(context: Any, method: str) -> AsyncIterator[Call]:
     call = Call(method=method, deadline_ns=deadline_ns)
     context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
     try:
-        yield call
+        with logged(call):
+            yield call
+    except Exception as error:
+        await _abort(context, status_of(error, call), call)
+
+
+@contextmanager
+def logged(call: Call) -> Iterator[None]:
+    """Write one line of log for whatever comes of the body."""
+    try:
+        yield
     except ServiceError as error:
-        cause = error.__cause__ or error
         level = logging.ERROR if error.code is Code.INTERNAL else logging.INFO
-        _log(call, error.code.name, level, reason=error.reason, **_trace(cause))
-        await _abort(context, rich_status(error, call.request_id), call)
+        _log(call, error.code.name, level, reason=error.reason, **_trace(error.__cause__ or error))
+        raise
     except asyncio.CancelledError:
         _log(call, "CANCELLED", logging.INFO)
         raise
     except Exception as error:
         _log(call, "INTERNAL", logging.ERROR, **_trace(error))
-        await _abort(context, unknown_status(call.request_id), call)
+        raise
     else:
         _log(call, "OK", logging.INFO)
+
+
+def status_of(error: Exception, call: Call) -> status_pb2.Status:
+    """Return the status of a fault, foreseen or not."""
+    if isinstance(error, ServiceError):
+        return rich_status(error, call.request_id)
+    return unknown_status(call.request_id)
 
 
 def _trace(error: BaseException) -> dict[str, str]:
@@ -103,8 +120,9 @@ def _trace(error: BaseException) -> dict[str, str]:
     return {"error_type": type(error).__name__, "origin": origin_of(error)}
 
 
-async def _abort(context: Any, status: grpc.Status, call: Call) -> None:
+async def _abort(context: Any, rich: status_pb2.Status, call: Call) -> None:
     """End the call; the rich status replaces the trailing metadata, so the request's id is put beside it again."""
+    status = rpc_status.to_status(rich)
     metadata = (*status.trailing_metadata, (REQUEST_ID_KEY, call.request_id))
     await context.abort(status.code, status.details, trailing_metadata=metadata)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import manifest_pb2, settings_pb2
-from m2ib_server.engine import LoadedModel
+from m2ib_server.engine import LoadedModel, Priority
 from m2ib_server.errors import ImageEmpty, InvalidField, SettingOutOfRange, TensorInvalid
 from m2ib_server.imaging import (
     Fit,
@@ -39,6 +39,15 @@ FIT_BY_PROTO: dict[int, Fit] = {
     settings_pb2.FIT_CENTRE_CROP: Fit.CENTRE_CROP,
     settings_pb2.FIT_STRETCH: Fit.STRETCH,
 }
+PRIORITY_BY_PROTO: dict[int, Priority] = {
+    pb.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
+    pb.PRIORITY_BULK: Priority.BULK,
+}
+WANTS_PARTIAL_BY_PROTO: dict[int, bool] = {
+    pb.ON_DEADLINE_UNSPECIFIED: False,
+    pb.ON_DEADLINE_REFUSE: False,
+    pb.ON_DEADLINE_PARTIAL: True,
+}
 OUTPUTS: frozenset[int] = frozenset(pb.Output.values()) - {pb.OUTPUT_UNSPECIFIED}
 
 Value = TypeVar("Value")
@@ -60,27 +69,43 @@ class ReadImage:
 
 
 def read_settings(settings: settings_pb2.Settings, model: LoadedModel, limits: RequestLimits) -> M2IBSettings:
-    """Fill what is unset from the model's defaults for the mask shape in force, and check the ranges.
+    """Fill what is unset from the effort, or from the model's defaults for another mask shape; check the ranges.
 
     Raises:
         SettingOutOfRange: naming the field.
+        InvalidField: there is no such effort or mask shape.
     """
-    defaults = model.manifest.defaults
-    shape = settings.mask_shape or defaults.mask_shape
+    effort = _effort(settings, model)
+    shape = settings.mask_shape or effort.mask_shape
     mask_shape = _one_of("settings.mask_shape", shape, MASK_SHAPE_BY_PROTO)
-    by_mask: manifest_pb2.MaskDefaults = getattr(defaults, mask_shape.value)
-    return M2IBSettings(
-        beta=_positive("settings.beta", _set_or(settings, "beta", by_mask.beta), MAX_BETA),
-        steps=_counted("settings.steps", _set_or(settings, "steps", by_mask.steps), limits.max_steps),
-        samples=_counted("settings.samples", _set_or(settings, "samples", by_mask.samples), limits.max_samples),
+    base = effort.settings
+    if shape != effort.mask_shape:
+        base = getattr(model.manifest.defaults, mask_shape.value)
+    beta = _positive("settings.beta", _set_or(settings, "beta", base.beta), MAX_BETA)
+    text_beta = beta if settings.HasField("beta") else base.text_beta
+    read = M2IBSettings(
+        beta=beta,
+        text_beta=_positive("settings.text_beta", _set_or(settings, "text_beta", text_beta), MAX_BETA),
+        steps=_counted("settings.steps", _set_or(settings, "steps", base.steps), limits.max_steps),
+        samples=_counted("settings.samples", _set_or(settings, "samples", base.samples), limits.max_samples),
         learning_rate=_positive(
             "settings.learning_rate",
-            _set_or(settings, "learning_rate", by_mask.learning_rate),
+            _set_or(settings, "learning_rate", base.learning_rate),
             MAX_LEARNING_RATE,
         ),
         mask_shape=mask_shape,
         seed=settings.seed,
+        repeats=_counted("settings.repeats", _set_or(settings, "repeats", effort.repeats), limits.max_repeats),
     )
+    if read.rows > limits.max_samples:
+        seen, allowed = f"{read.samples} x {read.repeats} rows", f"samples x repeats of at most {limits.max_samples}"
+        raise SettingOutOfRange("settings.repeats", seen=seen, allowed=allowed)
+    return read
+
+
+def effort_of(settings: settings_pb2.Settings) -> int:
+    """Return the effort that a request names; none means the published one."""
+    return settings.effort or settings_pb2.EFFORT_PUBLISHED
 
 
 def read_sides(sides: Sequence[int]) -> tuple[Side, ...]:
@@ -108,27 +133,59 @@ def read_outputs(outputs: Sequence[int]) -> frozenset[int]:
     return frozenset(asked)
 
 
-def read_image(image: pb.Image, fit: int, model: LoadedModel, limits: RequestLimits) -> ReadImage:
-    """Decode an image and bring it to the model's input. Slow: not for an event loop.
+def read_tensor_image(image: pb.Image, model: LoadedModel) -> ReadImage:
+    """Take model input as it is.
+
+    Raises:
+        TensorInvalid: the shape or the values are not what is allowed.
+    """
+    fitted = check_tensor(read_tensor("image.tensor", image.tensor), model.model_input)
+    return ReadImage(rendered=render_tensor(fitted.pixel_values, model.model_input), fitted=fitted, fit=None)
+
+
+def read_image(image: pb.Image, encoded: bytes, fit: int, model: LoadedModel, limits: RequestLimits) -> ReadImage:
+    """Decode an image's bytes and bring it to the model's input. Slow: not for an event loop.
 
     Raises:
         InvalidField: one of the image's fields is not what is allowed.
     """
-    if image.WhichOneof("source") == "tensor":
-        fitted = check_tensor(read_tensor("image.tensor", image.tensor), model.model_input)
-        rendered = render_tensor(fitted.pixel_values, model.model_input)
-        return ReadImage(rendered=rendered, fitted=fitted, fit=None)
-    if not image.encoded:
-        raise ImageEmpty("image", seen="no image", allowed="encoded bytes or a tensor")
-    chosen = _one_of("fit", fit or model.manifest.preprocessing.default_fit, FIT_BY_PROTO)
+    if not encoded:
+        raise ImageEmpty("image", seen="no image", allowed="encoded bytes, a tensor or a handle")
+    chosen = read_fit(fit, model)
     rendered = render(
-        image.encoded,
+        encoded,
         frame=image.frame if image.HasField("frame") else None,
         window=_window(image.window) if image.HasField("window") else None,
         limits=ImageLimits(max_bytes=limits.max_image_bytes, max_pixels=limits.max_image_pixels),
     )
-    fitted = fit_image(rendered, model.model_input, chosen)
-    return ReadImage(rendered=rendered, fitted=fitted, fit=chosen)
+    return ReadImage(rendered=rendered, fitted=fit_image(rendered, model.model_input, chosen), fit=chosen)
+
+
+def read_fit(fit: int, model: LoadedModel) -> Fit:
+    """Return the fit asked for, or the model's.
+
+    Raises:
+        InvalidField: there is none of that number.
+    """
+    return _one_of("fit", fit or model.manifest.preprocessing.default_fit, FIT_BY_PROTO)
+
+
+def read_priority(priority: int, default: Priority) -> Priority:
+    """Return the class asked for, or the default.
+
+    Raises:
+        InvalidField: there is none of that number.
+    """
+    return default if not priority else _one_of("priority", priority, PRIORITY_BY_PROTO)
+
+
+def read_on_deadline(on_deadline: int) -> bool:
+    """Return whether a partial answer is wanted before the deadline.
+
+    Raises:
+        InvalidField: there is no such choice.
+    """
+    return _one_of("on_deadline", on_deadline, WANTS_PARTIAL_BY_PROTO)
 
 
 def read_tensor(field: str, tensor: settings_pb2.FloatTensor) -> NDArray[np.float32]:
@@ -163,6 +220,12 @@ def check_count(field: str, count: int, limit: int) -> None:
     """
     if not 1 <= count <= limit:
         raise InvalidField(field, seen=f"{count} entries", allowed=f"1 to {limit} entries")
+
+
+def _effort(settings: settings_pb2.Settings, model: LoadedModel) -> manifest_pb2.EffortDefaults:
+    return _one_of(
+        "settings.effort", effort_of(settings), {each.effort: each for each in model.manifest.defaults.efforts}
+    )
 
 
 def _window(window: pb.Window) -> Window:

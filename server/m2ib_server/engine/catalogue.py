@@ -13,16 +13,38 @@ from m2ib_server.errors import ModelUnknown, PackageCorrupt
 from m2ib_server.imaging import ModelInput, Resampling
 from m2ib_server.methods import EncoderInput, Side
 from m2ib_server.package import ModelPackage, Role
-from m2ib_server.runtime import Device, FrozenGraph, open_graphs
+from m2ib_server.runtime import Device, open_graphs
 from m2ib_server.text import EncodedText, Tokeniser
 
 VISION_ROLES = frozenset({Role.VISION_HEAD, Role.VISION_TAIL, Role.VISION_TAIL_GRAD})
 
 
-class LoadedModel:
-    """A package with its graphs on a device, ready to be asked."""
+class DeviceModel:
+    """A package's graphs on one device."""
 
-    def __init__(self, package: ModelPackage, graphs: Mapping[Role, FrozenGraph], device: Device) -> None:
+    def __init__(self, package: ModelPackage, device: Device) -> None:
+        """Load the graphs.
+
+        Raises:
+            PackageCorrupt: a graph is not usable.
+            DeviceUnavailable: the device's provider was not taken.
+        """
+        self._manifest = package.manifest
+        self._graphs = open_graphs(package, device)
+
+    def run(self, role: Role, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Evaluate one graph."""
+        return self._graphs[role].run(inputs)
+
+    def layer(self, role: Role) -> int:
+        """Return the bottleneck's block in the encoder that the graph is a part of."""
+        return self._manifest.vision.layer if role in VISION_ROLES else self._manifest.text.layer
+
+
+class LoadedModel:
+    """What a package says besides its graphs, ready to be asked."""
+
+    def __init__(self, package: ModelPackage) -> None:
         """Read the package's tokeniser, preprocessing and reference texts.
 
         Raises:
@@ -33,29 +55,19 @@ class LoadedModel:
         self.digest = package.digest
         self.model_input = _model_input(package)
         self.tokeniser = _tokeniser(package)
-        self.references = ReferenceTexts(package, device.torch_device)
-        self._graphs = graphs
-        self._device = device.torch_device
-
-    def run(self, role: Role, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Evaluate one graph."""
-        return self._graphs[role].run(inputs)
-
-    def layer(self, role: Role) -> int:
-        """Return the bottleneck's block in the encoder that the graph is a part of."""
-        return self.manifest.vision.layer if role in VISION_ROLES else self.manifest.text.layer
+        self.references = ReferenceTexts(package)
 
     def image_input(self, pixel_values: NDArray[np.float32]) -> EncoderInput:
         """Take pixel values, float32 [channels, height, width]; the digest covers every one of them."""
-        rows = torch.from_numpy(pixel_values)[None].to(self._device)
+        rows = torch.from_numpy(pixel_values)[None]
         digest = hashlib.sha256(pixel_values.tobytes()).hexdigest()
         return EncoderInput(side=Side.IMAGE, inputs={"pixel_values": rows}, digest=digest)
 
     def text_input(self, text: EncodedText) -> EncoderInput:
         """Take token ids; the digest covers them and the pooled position."""
-        token_ids = torch.tensor([text.token_ids], dtype=torch.int64, device=self._device)
+        token_ids = torch.tensor([text.token_ids], dtype=torch.int64)
         mask = torch.ones_like(token_ids)
-        pooled = torch.tensor([text.pooled_position], dtype=torch.int64, device=self._device)
+        pooled = torch.tensor([text.pooled_position], dtype=torch.int64)
         content = np.asarray([text.pooled_position, *text.token_ids], dtype="<i8")
         return EncoderInput(
             side=Side.TEXT,
@@ -96,16 +108,6 @@ class Catalogue:
         if name not in self._by_name:
             raise ModelUnknown(loaded=list(self._by_name))
         return self._by_name[name]
-
-
-def load_model(package: ModelPackage, device: Device) -> LoadedModel:
-    """Load a package on a device.
-
-    Raises:
-        PackageCorrupt: a file of it is not usable.
-        DeviceUnavailable: the device's provider was not taken.
-    """
-    return LoadedModel(package, open_graphs(package, device), device)
 
 
 def _model_input(package: ModelPackage) -> ModelInput:

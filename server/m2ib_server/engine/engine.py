@@ -1,74 +1,62 @@
-"""Advances all running jobs together, one evaluation at a time, on a compute thread of its own."""
+"""Advances all jobs of a device together, one optimisation step at a time, on a compute thread of its own."""
 
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError
 from typing import Any
 
 import torch
 
-from m2ib_server.engine.evaluator import Answer, Evaluator
-from m2ib_server.engine.job import Job
-from m2ib_server.engine.schedule import Pending, admit
-from m2ib_server.errors import DeadlineExpired, Draining, QueueFull
-from m2ib_server.settings import EngineLimits
+from m2ib_server.engine.evaluator import Evaluated, Evaluator
+from m2ib_server.engine.job import Advance, Caller, Job
+from m2ib_server.engine.roster import Roster
+from m2ib_server.engine.schedule import Pending
+from m2ib_server.runtime import Device
 from m2ib_server.telemetry import log_event, origin_of
+
+_REMEMBERED_ROUNDS = 8
 
 
 class Engine:
-    """Runs methods on one device. Every admitted job ends exactly once: answered, failed, cancelled or expired."""
+    """Runs methods on one device. Every admitted caller ends exactly once: see `roster.Ending`."""
 
-    def __init__(self, evaluator: Evaluator, *, limits: EngineLimits, threads: int) -> None:
+    def __init__(self, roster: Roster, evaluator: Evaluator, device: Device) -> None:
         """Prepare an engine; `start` starts it."""
-        self._evaluator = evaluator
-        self._limits = limits
-        self._threads = threads
-        self._changed = threading.Condition()
-        self._waiting: deque[Job[Any]] = deque()
-        self._running: list[Job[Any]] = []
-        self._is_closing = False
+        self.roster = roster
+        self.evaluator = evaluator
+        self._device = device
         self._thread = threading.Thread(target=self._work, name="m2ib-engine", daemon=True)
         self._on_death: Callable[[], None] = lambda: None
+        self._round_ns: deque[int] = deque([0], maxlen=_REMEMBERED_ROUNDS)
 
     def start(self, on_death: Callable[[], None] = lambda: None) -> None:
         """Start the compute thread; `on_death` is called on it should it end by a fault of ours."""
         self._on_death = on_death
         self._thread.start()
 
-    def submit(self, job: Job[Any]) -> None:
-        """Admit a job.
+    def submit(self, job: Job[Any], caller: Caller[Any]) -> Job[Any]:
+        """Admit a caller; return its job, which is another one where an identical request is under way.
 
         Raises:
-            QueueFull: as many jobs wait as may.
-            Draining: the engine is closing.
+            ServiceError: as `Roster.admit` does.
         """
-        with self._changed:
-            if self._is_closing:
-                raise Draining
-            if len(self._waiting) >= self._limits.max_waiting:
-                raise QueueFull(depth=len(self._waiting), limit=self._limits.max_waiting)
-            self._waiting.append(job)
-            self._changed.notify()
+        return self.roster.admit(job, caller)
 
     def close(self) -> None:
         """Cancel every job that is left and end the compute thread."""
-        with self._changed:
-            self._is_closing = True
-            for job in (*self._waiting, *self._running):
-                job.cancel()
-            self._changed.notify()
+        self.roster.close()
         if self._thread.is_alive():
             self._thread.join()
 
     def _work(self) -> None:
-        torch.set_num_threads(self._threads)
+        torch.set_num_threads(self._device.threads)
         try:
-            while self._admit():
-                self._retire()
-                self._step()
+            with self._device.in_order():
+                while not self.roster.is_over:
+                    if self.roster.wait_for_work(None):
+                        self._round()
         except Exception as error:
             log_event(
                 "engine died",
@@ -76,86 +64,39 @@ class Engine:
                 error_type=type(error).__name__,
                 origin=origin_of(error),
             )
-            self._bury(error)
+            self.roster.fail_all(error)
+            self._on_death()
 
-    def _admit(self) -> bool:
-        """Wait for work and start what may start; False once the engine is closing and idle."""
-        with self._changed:
-            while not (self._waiting or self._running):
-                if self._is_closing:
-                    return False
-                self._changed.wait()
-            starting = list(admit(list(self._waiting), len(self._running), self._limits))
-            for job in starting:
-                self._waiting.popleft()
-                self._running.append(job)
-        for job in starting:
-            self._advance(job, None)
-        return True
-
-    def _retire(self) -> None:
-        """End the jobs whose callers have left or whose time is over, waiting ones included."""
-        now_ns = time.monotonic_ns()
-        with self._changed:
-            gone = [job for job in (*self._running, *self._waiting) if job.is_cancelled or job.is_expired(now_ns)]
-            self._waiting = deque(job for job in self._waiting if job not in gone)
-            self._running = [job for job in self._running if job not in gone]
-        for job in gone:
-            job.fail(CancelledError() if job.is_cancelled else DeadlineExpired())
-
-    def _step(self) -> None:
-        """Evaluate what every running job waits for, and hand out the answers one by one."""
-        jobs = list(self._running)
-        recalled, wanted = self._recall(jobs)
-        answers = iter(self._evaluator.evaluate(wanted))
-        for job, kept in zip(jobs, recalled, strict=True):
-            parts = [next(answers) if part is None else part for part in kept]
-            faults = [part for part in parts if isinstance(part, Exception)]
-            if faults:
-                self._end(job, faults[0])
-            else:
-                self._advance(job, tuple(tensor for part in parts for tensor in part))  # type: ignore[union-attr]
-
-    def _recall(self, jobs: list[Job[Any]]) -> tuple[list[list[Answer | None]], list[Pending]]:
-        """Look every pending evaluation up in the cache; return what is kept, and what is left to evaluate."""
-        recalled: list[list[Answer | None]] = []
-        wanted: list[Pending] = []
+    def _round(self) -> None:
+        """Let go who has left, then advance the jobs whose turn it is by one evaluation each."""
+        started_ns = time.monotonic_ns()
+        self.roster.dismiss(started_ns, horizon_ns=max(self._round_ns))
+        jobs = self.roster.take_round(started_ns)
+        starting = [job for job in jobs if not job.is_started]
+        jobs = [job for job in jobs if job.is_started or self._attempt(job, job.start)]
+        wanted = [Pending(model=job.model, evaluation=evaluation) for job in jobs for evaluation in job.pending]
+        evaluated = iter(self.evaluator.evaluate(wanted))
         for job in jobs:
-            pending = [Pending(model=job.model, evaluation=evaluation) for evaluation in job.pending]
-            kept = [self._evaluator.recall(item) for item in pending]
-            for item, answer in zip(pending, kept, strict=True):
-                if answer is None:
-                    wanted.append(item)
-                else:
-                    job.cached_roles.add(item.evaluation.role)
-            recalled.append(kept)
-        return recalled, wanted
+            self._hand_over(job, [next(evaluated) for _ in job.pending])
+        if not starting:
+            self._round_ns.append(time.monotonic_ns() - started_ns)
 
-    def _advance(self, job: Job[Any], answer: Answer | None) -> None:
-        """Hand a job its answer; a method that raises fails its own job and no other."""
-        try:
-            is_done = job.advance(answer)
-        except Exception as error:
-            self._end(job, error)
+    def _hand_over(self, job: Job[Any], evaluated: list[Evaluated]) -> None:
+        faults = [each.answer for each in evaluated if isinstance(each.answer, Exception)]
+        if faults:
+            self.roster.fail(job, faults[0])
             return
-        if is_done:
-            self._forget(job)
+        roles = zip(job.pending, evaluated, strict=True)
+        job.cached_roles |= {evaluation.role for evaluation, each in roles if each.is_recalled}
+        answer = tuple(tensor for each in evaluated for tensor in each.answer)  # type: ignore[union-attr]
+        self._attempt(job, lambda: job.advance(answer))
 
-    def _end(self, job: Job[Any], error: Exception) -> None:
-        self._forget(job)
-        job.fail(error)
-
-    def _forget(self, job: Job[Any]) -> None:
-        with self._changed:
-            self._running.remove(job)
-
-    def _bury(self, error: Exception) -> None:
-        """After a fault of ours nothing is left hanging: every job fails, no new one is taken, the owner is told."""
-        with self._changed:
-            self._is_closing = True
-            left = (*self._running, *self._waiting)
-            self._running, self._waiting = [], deque()
-        for job in left:
-            if not job.reply.done():
-                job.fail(error)
-        self._on_death()
+    def _attempt(self, job: Job[Any], step: Callable[[], Advance[Any]]) -> bool:
+        """Take a job's step; a method that raises fails its own job and no other. Return whether the job goes on."""
+        try:
+            advance = step()
+        except Exception as error:
+            self.roster.fail(job, error)
+            return False
+        self.roster.record(job, advance)
+        return not advance.is_done

@@ -1,20 +1,24 @@
 """Evaluates what jobs wait for: from the cache, or in as few calls of the graphs as possible."""
 
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from m2ib_server.engine.cache import CacheKey, FeatureCache
-from m2ib_server.engine.schedule import Pending, batches
+from m2ib_server.engine.cost import CostModel
+from m2ib_server.engine.schedule import Part, Pending, batches
 from m2ib_server.package import Role
 
 Answer = tuple[Tensor, ...]
 
 
 class Graphs(Protocol):
-    """A model's frozen graphs."""
+    """A model's frozen graphs on one device."""
 
     def run(self, role: Role, inputs: Mapping[str, Tensor]) -> Answer:
         """Evaluate one graph; output rows depend on the input rows of the same index only."""
@@ -25,45 +29,95 @@ class Graphs(Protocol):
         ...
 
 
-class Evaluator:
-    """Evaluates on one device. One thread's alone."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """What came of an evaluation.
 
-    def __init__(self, models: Mapping[str, Graphs], *, max_rows: int, cache: FeatureCache) -> None:
-        """Evaluate with the graphs of `models`, by digest, at most `max_rows` rows a call."""
+    Attributes:
+        answer: its outputs, or why it failed.
+        is_recalled: whether it cost nothing: it was kept, or another job wanted the same in the same round.
+    """
+
+    answer: Answer | Exception
+    is_recalled: bool = False
+
+
+@dataclass(slots=True)
+class EvaluatorCounts:
+    """What an evaluator has done so far: hits and misses of the cache and rows evaluated, by graph."""
+
+    hits: Counter[Role]
+    misses: Counter[Role]
+    rows: Counter[Role]
+    calls: Counter[Role]
+
+
+class Evaluator:
+    """Evaluates on one device. One thread's alone, but for its counts, which any may read."""
+
+    def __init__(self, models: Mapping[str, Graphs], *, max_rows: int, cache: FeatureCache, costs: CostModel) -> None:
+        """Evaluate with the graphs of `models`, by digest, at most `max_rows` rows a call; `costs` learns from it."""
+        self.counts = EvaluatorCounts(Counter(), Counter(), Counter(), Counter())
         self._models = models
         self._max_rows = max_rows
         self._cache = cache
+        self._costs = costs
 
-    def recall(self, pending: Pending) -> Answer | None:
-        """Return an evaluation's outputs if they are kept."""
-        key = self._key(pending)
-        return None if key is None else self._cache.get(key)
+    @property
+    def cached_bytes(self) -> int:
+        """The memory that kept tensors take."""
+        return self._cache.size_bytes
 
-    def evaluate(self, pending: Sequence[Pending]) -> list[Answer | Exception]:
-        """Return each evaluation's outputs, or why it failed; one that fails does not touch the others."""
-        answers: list[Answer | Exception] = [()] * len(pending)
-        for group in batches(pending, self._max_rows):
-            for index, answer in zip(group, self._call([pending[index] for index in group]), strict=True):
-                answers[index] = answer
-                key = self._key(pending[index])
-                if key is not None and not isinstance(answer, Exception):
-                    self._cache.put(key, answer)
-        return answers
+    def evaluate(self, pending: Sequence[Pending]) -> list[Evaluated]:
+        """Return what came of each evaluation; one that fails does not touch the others."""
+        keys = [self._key(item) for item in pending]
+        first_of: dict[CacheKey, int] = {}
+        evaluated: dict[int, Evaluated] = {}
+        wanted: list[int] = []
+        for index, key in enumerate(keys):
+            kept = None if key is None else self._cache.get(key)
+            if kept is not None:
+                evaluated[index] = Evaluated(answer=kept, is_recalled=True)
+            elif key is None or first_of.setdefault(key, index) == index:
+                wanted.append(index)
+        for index, answer in zip(wanted, self._compute([pending[index] for index in wanted]), strict=True):
+            evaluated[index] = Evaluated(answer=answer)
+            key = keys[index]
+            if key is not None and not isinstance(answer, Exception):
+                self._cache.put(key, answer)
+        for index, key in enumerate(keys):
+            if index not in evaluated and key is not None:
+                evaluated[index] = Evaluated(answer=evaluated[first_of[key]].answer, is_recalled=True)
+            if key is not None:
+                tally = self.counts.hits if evaluated[index].is_recalled else self.counts.misses
+                tally[pending[index].evaluation.role] += 1
+        return [evaluated[index] for index in range(len(pending))]
 
-    def _call(self, group: Sequence[Pending]) -> Sequence[Answer | Exception]:
-        """Evaluate a group in one call; when that fails, each alone, so that only the culprit fails."""
-        first = group[0]
+    def _compute(self, pending: Sequence[Pending]) -> list[Answer | Exception]:
+        parts: list[list[Answer | Exception]] = [[] for _ in pending]
+        for call in batches(pending, self._max_rows):
+            for part, answer in zip(call, self._call(pending, call), strict=True):
+                parts[part.index].append(answer)
+        return [_joined(answers) for answers in parts]
+
+    def _call(self, pending: Sequence[Pending], call: Sequence[Part]) -> Sequence[Answer | Exception]:
+        """Evaluate parts in one call; when that fails, each alone, so that only the culprit fails."""
+        first = pending[call[0].index]
         graphs, role = self._models[first.model], first.evaluation.role
+        cut = [_rows(pending[part.index], part) for part in call]
+        inputs = cut[0] if len(cut) == 1 else {name: torch.cat([rows[name] for rows in cut]) for name in cut[0]}
+        started = time.perf_counter()
         try:
-            if len(group) == 1:
-                return [graphs.run(role, first.evaluation.inputs)]
-            names = first.evaluation.inputs.keys()
-            stacked = {name: torch.cat([item.evaluation.inputs[name] for item in group]) for name in names}
-            return _split(graphs.run(role, stacked), [item.evaluation.rows for item in group])
-        except Exception as error:  # whatever a runtime raises is this group's fault alone
-            if len(group) == 1:
+            outputs = graphs.run(role, inputs)
+        except Exception as error:  # whatever a runtime raises is the fault of these parts alone
+            if len(call) == 1:
                 return [error]
-            return [answer for item in group for answer in self._call([item])]
+            return [answer for part in call for answer in self._call(pending, [part])]
+        sizes = [part.stop - part.start for part in call]
+        self._costs.observe(first.model, role, rows=sum(sizes), seconds=time.perf_counter() - started)
+        self.counts.calls[role] += 1
+        self.counts.rows[role] += sum(sizes)
+        return [outputs] if len(call) == 1 else _split(outputs, sizes)
 
     def _key(self, pending: Pending) -> CacheKey | None:
         evaluation = pending.evaluation
@@ -71,6 +125,22 @@ class Evaluator:
             return None
         layer = self._models[pending.model].layer(evaluation.role)
         return CacheKey(model=pending.model, role=evaluation.role, layer=layer, content=evaluation.digest)
+
+
+def _rows(pending: Pending, part: Part) -> Mapping[str, Tensor]:
+    inputs = pending.evaluation.inputs
+    if part.stop - part.start == pending.evaluation.rows:
+        return inputs
+    return {name: tensor[part.start : part.stop] for name, tensor in inputs.items()}
+
+
+def _joined(parts: Sequence[Answer | Exception]) -> Answer | Exception:
+    for part in parts:
+        if isinstance(part, Exception):
+            return part
+    if len(parts) == 1:
+        return parts[0]
+    return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
 
 def _split(outputs: Answer, rows: Sequence[int]) -> list[Answer]:

@@ -1,15 +1,18 @@
-"""Owns one job: a method under way for one request, from admission to its one outcome."""
+"""Owns one job, a method under way, and its callers: identical requests share a job, and each caller leaves alone."""
 
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Generic
+from typing import Generic
 
 from torch import Tensor
 
-from m2ib_server.methods import Evaluation, Method, StepDone
+from m2ib_server.engine.schedule import Contender, Priority
+from m2ib_server.methods import Evaluation, Event, Method, StepDone
 from m2ib_server.methods.evaluation import Outcome
 from m2ib_server.package import Role
 
@@ -33,40 +36,48 @@ STAGE_BY_ROLE = {
 }
 
 
-class Job(Generic[Outcome]):
-    """A method under way. Everything but `reply`, `cancel` and the constructor belongs to the engine's thread."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advance(Generic[Outcome]):
+    """What came of one step of a job.
+
+    Attributes:
+        events: what happened, in order.
+        is_done: whether the method has returned.
+        outcome: what it returned; None before.
+    """
+
+    events: tuple[Event, ...]
+    is_done: bool = False
+    outcome: Outcome | None = None
+
+
+class Caller(Generic[Outcome]):
+    """One request's stake in a job. `reply` is ended by the engine alone (docs/decisions/0003)."""
 
     def __init__(
         self,
-        method: Method[Outcome],
         *,
-        model: str,
         on_step: Callable[[StepDone], None] | None = None,
         deadline_ns: int | None = None,
+        wants_partial: bool = False,
     ) -> None:
-        """Prepare a job.
+        """Prepare a caller.
 
         Args:
-            method: not yet started.
-            model: the digest of the model whose graphs it runs on.
             on_step: called on the engine's thread after each step; must return at once and never raise.
-            deadline_ns: on the monotonic clock; the job expires at the first step after it.
+            deadline_ns: on the monotonic clock; the caller expires at the first step after it.
+            wants_partial: whether it takes what there is before the deadline rather than be refused.
         """
-        self.model = model
         self.reply: Future[Outcome] = Future()
-        self.reply.set_running_or_notify_cancel()  # only the engine ends it; a caller that leaves says so by cancel()
+        self.reply.set_running_or_notify_cancel()  # a caller that leaves says so by cancel()
         self.deadline_ns = deadline_ns
-        self.pending: tuple[Evaluation, ...] = ()
-        self.cached_roles: set[Role] = set()
-        self.seconds: dict[Stage, float] = dict.fromkeys(Stage, 0.0)
-        self._method = method
+        self.wants_partial = wants_partial
+        self.is_shared = False
         self._on_step = on_step
-        self._stage = Stage.QUEUE
-        self._marked_ns = time.monotonic_ns()
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:
-        """Ask the engine to drop the job at its next step. May be called from any thread, any number of times."""
+        """Leave; the engine notices at its next step. May be called from any thread, any number of times."""
         self._cancelled.set()
 
     @property
@@ -78,41 +89,106 @@ class Job(Generic[Outcome]):
         """Whether the deadline has passed."""
         return self.deadline_ns is not None and now_ns >= self.deadline_ns
 
-    def advance(self, answer: tuple[Tensor, ...] | None) -> bool:
-        """Hand the method its answer (None starts it) and take what it wants next.
+    def tell(self, event: Event) -> None:
+        """Tell of an event."""
+        if self._on_step is not None and isinstance(event, StepDone):
+            self._on_step(event)
 
-        Returns:
-            True once the method has returned; its outcome is then in `reply`.
+
+class Job(Generic[Outcome]):
+    """A method under way. Everything but the constructor belongs to the engine."""
+
+    def __init__(
+        self,
+        method: Method[Outcome],
+        *,
+        model: str,
+        key: Hashable = None,
+        rows: int = 1,
+        work: Mapping[Role, int] | None = None,
+        priority: Priority = Priority.INTERACTIVE,
+        so_far: Callable[[Sequence[Event]], Outcome | None] = lambda events: None,
+    ) -> None:
+        """Prepare a job.
+
+        Args:
+            method: not yet started.
+            model: the digest of the model whose graphs it runs on.
+            key: everything that its outcome depends on; jobs with the same key are one. None is like no other.
+            rows: the rows that one of its steps evaluates.
+            work: the rows that it evaluates in all, by graph, as far as that is known before.
+            priority: its class; a caller of a better class lifts it.
+            so_far: makes an outcome of the events so far, or None where they are not enough for one.
+        """
+        self.model = model
+        self.key = key
+        self.priority = priority
+        self.callers: list[Caller[Outcome]] = []
+        self.events: list[Event] = []
+        self.pending: tuple[Evaluation, ...] = ()
+        self.cached_roles: set[Role] = set()
+        self.seconds: dict[Stage, float] = dict.fromkeys(Stage, 0.0)
+        self.share = 0
+        self.is_started = False
+        self.idle_since_ns = time.monotonic_ns()
+        self._rows = rows
+        self._left = Counter(work or {})
+        self._method = method
+        self._so_far = so_far
+        self._stage = Stage.QUEUE
+        self._marked_ns = time.monotonic_ns()
+
+    @property
+    def contender(self) -> Contender:
+        """The job as the policy sees it."""
+        return Contender(priority=self.priority, rows=self._rows, share=self.share, idle_since_ns=self.idle_since_ns)
+
+    @property
+    def rows_left(self) -> Mapping[Role, int]:
+        """The rows that it has still to evaluate, by graph, as far as that is known."""
+        return dict(self._left)
+
+    def so_far(self) -> Outcome | None:
+        """Return an outcome of what has happened so far, or None."""
+        return self._so_far(self.events)
+
+    def start(self) -> Advance[Outcome]:
+        """Start the method; as `advance`."""
+        self.is_started = True
+        return self._send(None)
+
+    def advance(self, answer: tuple[Tensor, ...]) -> Advance[Outcome]:
+        """Hand the method its answer and take what it wants next.
 
         Raises:
             Exception: whatever the method raises.
         """
+        self._left.subtract({evaluation.role: evaluation.rows for evaluation in self.pending})
+        self.share += self._rows
+        self.idle_since_ns = time.monotonic_ns()
+        return self._send(answer)
+
+    def close(self) -> None:
+        """End the method."""
+        self._method.close()
+
+    def _send(self, answer: tuple[Tensor, ...] | None) -> Advance[Outcome]:
+        events: list[Event] = []
         try:
             wanted = next(self._method) if answer is None else self._method.send(answer)
-            while isinstance(wanted, StepDone):
-                if self._on_step is not None:
-                    self._on_step(wanted)
+            while isinstance(wanted, Event):
+                events.append(wanted)
                 wanted = self._method.send(())
         except StopIteration as stop:
             self.mark(self._stage)
-            self.finish(stop.value)
-            return True
+            return Advance(events=tuple(events), is_done=True, outcome=stop.value)
         self.pending = wanted if isinstance(wanted, tuple) else (wanted,)
         if self.pending:
             self.mark(STAGE_BY_ROLE[self.pending[0].role])
-        return False
+        return Advance(events=tuple(events))
 
     def mark(self, stage: Stage) -> None:
         """Book the time since the last mark on the stage so far, and go on in `stage`."""
         now_ns = time.monotonic_ns()
         self.seconds[self._stage] += (now_ns - self._marked_ns) / 1e9
         self._stage, self._marked_ns = stage, now_ns
-
-    def finish(self, outcome: Any) -> None:
-        """Answer the caller."""
-        self.reply.set_result(outcome)
-
-    def fail(self, error: BaseException) -> None:
-        """Refuse, expire or fail the job; closes the method."""
-        self._method.close()
-        self.reply.set_exception(error)

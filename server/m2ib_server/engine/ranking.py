@@ -22,14 +22,17 @@ class ReferenceRank:
 class ReferenceTexts:
     """A package's reference texts, embedded at export."""
 
-    def __init__(self, package: ModelPackage, device: torch.device) -> None:
+    def __init__(self, package: ModelPackage) -> None:
         """Read the texts and their embeddings."""
         self.texts = package.reference_texts()
-        self._embeddings = torch.from_numpy(package.reference_embeddings()).to(device)
+        self._embeddings = torch.from_numpy(package.reference_embeddings())
 
     def rank(self, image_embedding: Tensor, similarity: float) -> ReferenceRank:
-        """Rank a similarity of an image with some text, given the image's normalised embedding [1, width]."""
-        similarities = (image_embedding @ self._embeddings.T)[0].cpu()
+        """Rank a similarity of an image with some text, given the image's embedding.
+
+        image_embedding: normalised [1, embedding width], on the CPU.
+        """
+        similarities = (image_embedding @ self._embeddings.T)[0]
         best = int(similarities.argmax())
         return ReferenceRank(
             rank=1 + int((similarities > similarity).sum()),

@@ -1,13 +1,52 @@
-"""Decides which jobs run and which evaluations share one call. Pure: knows nothing of threads, clocks or devices."""
+"""Decides which jobs run next and which evaluations share one call. Pure: knows nothing of threads, clocks or devices.
+
+The policy: the jobs of a class share the device evenly, counted in rows; interactive jobs come before bulk jobs, of
+which the longest neglected one advances in any case after `bulk_patience_ms`.
+"""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from enum import StrEnum
 
 from m2ib_server.methods import Evaluation
 from m2ib_server.settings import EngineLimits
 
-Item = TypeVar("Item")
+
+class Priority(StrEnum):
+    """The classes of jobs, the first one first."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """A job as the policy sees it.
+
+    Attributes:
+        priority: its class.
+        rows: the rows that its next step takes.
+        share: the rows that it has had, on the scale of `entry_share`.
+        idle_since_ns: when it arrived or last advanced.
+    """
+
+    priority: Priority
+    rows: int
+    share: int = 0
+    idle_since_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What happens next.
+
+    Attributes:
+        starting: indices of the waiting jobs that now run.
+        advancing: indices, into the running jobs followed by the starting ones, of the jobs that advance by one step.
+    """
+
+    starting: tuple[int, ...]
+    advancing: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,26 +62,101 @@ class Pending:
     evaluation: Evaluation
 
 
-def admit(waiting: Sequence[Item], running: int, limits: EngineLimits) -> Sequence[Item]:
-    """Return the waiting jobs that may start now, oldest first."""
-    return waiting[: max(0, limits.max_running - running)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Rows `start` to `stop` of the evaluation with an index."""
+
+    index: int
+    start: int
+    stop: int
 
 
-def batches(pending: Sequence[Pending], max_rows: int) -> list[list[int]]:
-    """Group pending evaluations, by index, into calls: one graph, one shape, at most `max_rows` rows, order kept.
+def next_round(waiting: Sequence[Contender], running: Sequence[Contender], now_ns: int, limits: EngineLimits) -> Round:
+    """Choose the jobs that start, oldest first, and those that advance, at most `limits.max_rows` rows or one job."""
+    starting = _starting(waiting, running, limits)
+    entering = [_entered(waiting[index], running) for index in starting]
+    contenders = [*running, *entering]
+    order = sorted(range(len(contenders)), key=lambda index: _turn(contenders[index], index))
+    neglected = _neglected_bulk(contenders, now_ns, limits)
+    if neglected is not None:
+        order = [neglected, *(index for index in order if index != neglected)]
+    advancing: list[int] = []
+    left = limits.max_rows
+    for index in order:
+        if contenders[index].rows <= left or not advancing:
+            advancing.append(index)
+            left -= contenders[index].rows
+    return Round(starting=tuple(starting), advancing=tuple(advancing))
 
-    An evaluation with more rows than that is a call of its own.
+
+def entry_share(priority: Priority, running: Sequence[Contender]) -> int:
+    """Return the share with which a job enters its class: the least of those there, so that it has no head start."""
+    return min((one.share for one in running if one.priority is priority), default=0)
+
+
+def finish_seconds(own: float, priority: Priority, others: Sequence[tuple[Priority, float]]) -> float:
+    """Estimate how long a new job takes under the policy.
+
+    Args:
+        own: the seconds it would take alone.
+        priority: its class.
+        others: the class of each admitted job and the seconds that it would still take alone.
     """
-    groups: dict[Hashable, list[list[int]]] = {}
-    rows: dict[Hashable, int] = {}
+    ahead = sum(left for other, left in others if priority is Priority.BULK and other is Priority.INTERACTIVE)
+    beside = sum(min(left, own) for other, left in others if other is priority)
+    return ahead + beside + own
+
+
+def batches(pending: Sequence[Pending], max_rows: int) -> list[list[Part]]:
+    """Group pending evaluations into calls: one graph, one shape, at most `max_rows` rows, order kept.
+
+    An evaluation with more rows than that is cut into calls of its own.
+    """
+    calls: list[list[Part]] = []
+    open_calls: dict[Hashable, tuple[list[Part], int]] = {}
     for index, item in enumerate(pending):
-        key = _call(item)
-        if key not in groups or rows[key] + item.evaluation.rows > max_rows:
-            groups.setdefault(key, []).append([])
-            rows[key] = 0
-        groups[key][-1].append(index)
-        rows[key] += item.evaluation.rows
-    return sorted((group for calls in groups.values() for group in calls), key=lambda group: group[0])
+        key, rows = _call(item), item.evaluation.rows
+        call, used = open_calls.get(key, ([], max_rows))
+        for start in range(0, rows, max_rows):
+            part = Part(index=index, start=start, stop=min(rows, start + max_rows))
+            if used + part.stop - part.start > max_rows:
+                call, used = [], 0
+                calls.append(call)
+            call.append(part)
+            used += part.stop - part.start
+        open_calls[key] = call, used
+    return calls
+
+
+def _starting(waiting: Sequence[Contender], running: Sequence[Contender], limits: EngineLimits) -> list[int]:
+    free = dict.fromkeys(Priority, limits.max_running)
+    for one in running:
+        free[one.priority] -= 1
+    starting = []
+    for index, one in enumerate(waiting):
+        if free[one.priority] > 0:
+            free[one.priority] -= 1
+            starting.append(index)
+    return starting
+
+
+def _entered(one: Contender, running: Sequence[Contender]) -> Contender:
+    share = entry_share(one.priority, running)
+    return Contender(priority=one.priority, rows=one.rows, share=share, idle_since_ns=one.idle_since_ns)
+
+
+def _turn(one: Contender, index: int) -> tuple[int, int, int]:
+    return list(Priority).index(one.priority), one.share, index
+
+
+def _neglected_bulk(contenders: Sequence[Contender], now_ns: int, limits: EngineLimits) -> int | None:
+    """Return the bulk job that has waited longest for a step, if it has waited too long."""
+    bulk = [index for index, one in enumerate(contenders) if one.priority is Priority.BULK]
+    oldest = min(bulk, key=lambda index: contenders[index].idle_since_ns, default=None)
+    patience_ns = limits.bulk_patience_ms * 1_000_000
+    if oldest is None or now_ns - contenders[oldest].idle_since_ns < patience_ns:
+        return None
+    return oldest
 
 
 def _call(item: Pending) -> Hashable:

@@ -4,11 +4,13 @@ import torch
 
 from m2ib_server.engine.catalogue import LoadedModel
 from m2ib_server.engine.engine import Engine
-from m2ib_server.engine.job import Job
+from m2ib_server.engine.job import Caller, Job
 from m2ib_server.errors import PackageCorrupt
 from m2ib_server.methods import Attribution, M2IBSettings, MaskShape, Side, explain
 
-WARM_UP = M2IBSettings(beta=0.1, steps=2, samples=2, learning_rate=1.0, mask_shape=MaskShape.CHANNEL, seed=0)
+WARM_UP = M2IBSettings(
+    beta=0.1, text_beta=0.1, steps=3, samples=10, learning_rate=1.0, mask_shape=MaskShape.CHANNEL, seed=0
+)  # as many rows as published, so that the engine learns what a request costs
 _TIMEOUT_SECONDS = 300
 
 
@@ -22,9 +24,9 @@ def warm_up(model: LoadedModel, engine: Engine) -> None:
     text = model.tokeniser.encode(model.references.texts[0], truncate=True)
     image = model.image_input(torch.zeros(model.model_input.shape).numpy())
     method = explain(image, model.text_input(text), WARM_UP, tuple(Side))
-    job: Job[Attribution] = Job(method, model=model.digest)
-    engine.submit(job)
-    attribution = job.reply.result(timeout=_TIMEOUT_SECONDS)
+    caller: Caller[Attribution] = Caller()
+    engine.submit(Job(method, model=model.digest, rows=WARM_UP.rows), caller)
+    attribution = caller.reply.result(timeout=_TIMEOUT_SECONDS)
     vision = model.manifest.vision
     tokens = {
         Side.IMAGE: vision.leading_tokens + vision.grid_rows * vision.grid_columns,

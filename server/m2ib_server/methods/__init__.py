@@ -2,19 +2,25 @@
 
 from m2ib_server.methods.bottleneck import MaskShape
 from m2ib_server.methods.encoder import EncoderInput
-from m2ib_server.methods.evaluation import Evaluation, Method, Side, StepDone
-from m2ib_server.methods.m2ib import Attribution, M2IBSettings, explain
+from m2ib_server.methods.evaluation import Evaluation, Event, Method, PairEncoded, Side, StepDone
+from m2ib_server.methods.m2ib import Attribution, M2IBSettings, attribution_so_far, explain, work
 from m2ib_server.methods.score import score
+from m2ib_server.methods.spread import spread_of
 
 __all__ = [
     "Attribution",
     "EncoderInput",
     "Evaluation",
+    "Event",
     "M2IBSettings",
     "MaskShape",
     "Method",
+    "PairEncoded",
     "Side",
     "StepDone",
+    "attribution_so_far",
     "explain",
     "score",
+    "spread_of",
+    "work",
 ]

@@ -21,26 +21,30 @@ class MaskShape(StrEnum):
     TOKEN = "token"  # noqa: S105 a shape, no secret
 
 
-def initial_alpha(features: Tensor, shape: MaskShape) -> Tensor:
-    """Return the mask's free parameter, [1, tokens, width] or [1, tokens, 1], a leaf that wants a gradient."""
+def initial_alpha(features: Tensor, shape: MaskShape, *, repeats: int) -> Tensor:
+    """Return the free parameters of masks over features [1, tokens, width]: a leaf that wants a gradient.
+
+    Returned: [repeats, tokens, width] or [repeats, tokens, 1].
+    """
     like = features if shape is MaskShape.CHANNEL else features[..., :1]
-    return torch.full_like(like, INITIAL_ALPHA, requires_grad=True)
+    return torch.full_like(like.expand(repeats, -1, -1), INITIAL_ALPHA).requires_grad_()
 
 
 def noised_features(features: Tensor, alpha: Tensor, noise: Tensor) -> Tensor:
     """Mix features with noise: z = lambda x + (1 - lambda) eps, with lambda = sigmoid(alpha).
 
-    features: [1, tokens, width]; noise: standard normal [rows, tokens, width]; returned: as noise.
+    features: [1, tokens, width]; alpha: [repeats, tokens, width or 1]; noise, standard normal, and what is returned:
+    [repeats, samples, tokens, width].
     """
     keep = torch.sigmoid(alpha)
     noise_std = torch.sigmoid(-alpha)  # 1 - lambda without cancellation
-    return keep * features + noise_std * noise
+    return (keep * features)[:, None] + noise_std[:, None] * noise
 
 
 def information_nats(features: Tensor, alpha: Tensor) -> Tensor:
     """Information each element lets through: KL[N(lambda x, (1 - lambda)^2) || N(0, 1)], in nats, >= 0.
 
-    features: [1, tokens, width]; returned: as features, whichever the mask's shape.
+    features: [1, tokens, width]; alpha: [repeats, tokens, width or 1]; returned: [repeats, tokens, width].
     """
     mean = torch.sigmoid(alpha) * features
     variance = torch.sigmoid(-alpha).square()

@@ -22,7 +22,7 @@ class EncoderInput:
         side: which encoder.
         inputs: the head's inputs by port name, one row each.
         context: what the tails take besides features and target, by port name, one row each.
-        digest: SHA-256 of inputs and context.
+        digest: SHA-256 of inputs and context, which are on the CPU.
     """
 
     side: Side
@@ -36,14 +36,16 @@ class Encoded:
     """What an encoder makes of its input.
 
     Attributes:
-        source: the input.
-        features: at the bottleneck layer [1, tokens, width].
-        embedding: normalised [1, embedding width].
+        side: which encoder.
+        features: at the bottleneck layer [1, tokens, width], on the device.
+        embedding: normalised [1, embedding width], on the device.
+        context: what the tails take besides features and target, by port name, one row each, on the device.
     """
 
-    source: EncoderInput
+    side: Side
     features: Tensor
     embedding: Tensor
+    context: Mapping[str, Tensor]
 
 
 def encode(sources: Sequence[EncoderInput]) -> Method[tuple[Encoded, ...]]:
@@ -56,17 +58,22 @@ def encode(sources: Sequence[EncoderInput]) -> Method[tuple[Encoded, ...]]:
         for source, rows in zip(sources, features, strict=True)
     )
     return tuple(
-        Encoded(source=source, features=rows, embedding=normalize(embedding, dim=-1))
+        Encoded(
+            side=source.side,
+            features=rows,
+            embedding=normalize(embedding, dim=-1),
+            context={name: tensor.to(rows.device) for name, tensor in source.context.items()},
+        )
         for source, rows, embedding in zip(sources, features, embeddings, strict=True)
     )
 
 
-def tail_gradient(source: EncoderInput, noised: Tensor, target: Tensor) -> Evaluation:
+def tail_gradient(encoded: Encoded, noised: Tensor, target: Tensor) -> Evaluation:
     """Ask for each row's similarity with the target, and its gradient by the row's features.
 
     noised: [rows, tokens, width]; target: normalised [1, embedding width].
     """
     rows = noised.shape[0]
-    context = {name: tensor.expand(rows, *tensor.shape[1:]) for name, tensor in source.context.items()}
+    context = {name: tensor.expand(rows, *tensor.shape[1:]) for name, tensor in encoded.context.items()}
     inputs = {"features": noised, **context, "target": target.expand(rows, -1)}
-    return Evaluation(role=TAIL_GRAD[source.side], inputs=inputs)
+    return Evaluation(role=TAIL_GRAD[encoded.side], inputs=inputs)

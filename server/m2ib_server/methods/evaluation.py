@@ -1,4 +1,4 @@
-"""Owns what a method says to whoever runs it: evaluate these rows, or: this step is done. Runs nothing itself."""
+"""Owns what a method says to whoever runs it: evaluate these rows, or: this has happened. Runs nothing itself."""
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -48,9 +48,9 @@ class StepDone:
         side: the side whose mask is optimised.
         step: the step just done, from 1.
         steps: the steps in all.
-        loss: the objective at this step.
+        loss: the objective at this step, mean over repeats.
         similarity: the mean cosine similarity of the noised rows with the other side, in [-1, 1].
-        bits: information per token [tokens], in bits, >= 0, on the CPU.
+        repeat_bits: information per token [repeats, tokens], in bits, >= 0, on the CPU.
     """
 
     side: Side
@@ -58,14 +58,34 @@ class StepDone:
     steps: int
     loss: float
     similarity: float
-    bits: Tensor
+    repeat_bits: Tensor
+
+    @property
+    def bits(self) -> Tensor:
+        """Information per token [tokens], in bits, mean over repeats."""
+        return self.repeat_bits.mean(dim=0)
 
     @property
     def bits_kept(self) -> float:
-        """Information summed over tokens, in bits."""
+        """Information summed over tokens, in bits, mean over repeats."""
         return float(self.bits.sum())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairEncoded:
+    """Both sides of a pair are encoded.
+
+    Attributes:
+        similarity: the pair's cosine similarity without a bottleneck, in [-1, 1].
+        image_embedding: normalised [1, embedding width], on the CPU.
+    """
+
+    similarity: float
+    image_embedding: Tensor
+
+
+Event = PairEncoded | StepDone
+
 # A method yields what it wants evaluated, alone or several at once, and gets the output tensors back, in order and
-# flat; it yields a step that is done and gets nothing back; it returns its outcome.
-Method = Generator[Evaluation | tuple[Evaluation, ...] | StepDone, tuple[Tensor, ...], Outcome]
+# flat; it yields an event and gets nothing back; it returns its outcome.
+Method = Generator[Evaluation | tuple[Evaluation, ...] | Event, tuple[Tensor, ...], Outcome]

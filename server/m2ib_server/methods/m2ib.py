@@ -22,17 +22,19 @@ The released code differs from the paper, or from what one would expect, in thes
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from m2ib_server.methods.bottleneck import MaskShape, information_nats, initial_alpha, noised_features
-from m2ib_server.methods.encoder import Encoded, EncoderInput, encode, tail_gradient
-from m2ib_server.methods.evaluation import Method, Side, StepDone
+from m2ib_server.methods.encoder import HEAD, TAIL, TAIL_GRAD, Encoded, EncoderInput, encode, tail_gradient
+from m2ib_server.methods.evaluation import Event, Method, PairEncoded, Side, StepDone
+from m2ib_server.package import Role
 
 NAME = "m2ib"
+_SEEDS = 1 << 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,20 +42,34 @@ class M2IBSettings:
     """One optimisation's settings; ranges are those of m2ib.v1.Settings.
 
     Attributes:
-        beta: the weight of the information term.
+        beta: the weight of the information term on the image side.
+        text_beta: the same on the text side.
         steps: optimisation steps.
-        samples: noise rows per step.
+        samples: noise rows per step and repeat.
         learning_rate: Adam's, on alpha.
         mask_shape: the mask's shape.
         seed: the noise's seed; each side draws from a generator of its own, seeded alike.
+        repeats: independent runs; repeat k draws from a generator seeded with seed + k, so that it equals a single run
+            with that seed.
     """
 
     beta: float
+    text_beta: float
     steps: int
     samples: int
     learning_rate: float
     mask_shape: MaskShape
     seed: int
+    repeats: int = 1
+
+    @property
+    def rows(self) -> int:
+        """The rows that a step evaluates."""
+        return self.samples * self.repeats
+
+    def beta_of(self, side: Side) -> float:
+        """Return the weight of the information term on a side."""
+        return self.beta if side is Side.IMAGE else self.text_beta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +78,15 @@ class Attribution:
 
     Attributes:
         similarity: the pair's cosine similarity without a bottleneck, in [-1, 1].
-        image_embedding: normalised [1, embedding width], on the device.
-        course: the steps of each side that was asked for; the last one's bits are the attribution.
+        image_embedding: normalised [1, embedding width], on the CPU.
+        course: the steps that were done of each side, at least one each; the last one's bits are the attribution.
+        is_partial: whether steps are missing.
     """
 
     similarity: float
     image_embedding: Tensor
     course: dict[Side, tuple[StepDone, ...]]
+    is_partial: bool = False
 
 
 def explain(
@@ -76,45 +94,75 @@ def explain(
 ) -> Method[Attribution]:
     """Explain a pair, the two sides independently of one another."""
     image_encoded, text_encoded = yield from encode((image, text))
+    pair = PairEncoded(
+        similarity=float((image_encoded.embedding * text_encoded.embedding).sum()),
+        image_embedding=image_encoded.embedding.cpu(),
+    )
+    yield pair
     course: dict[Side, tuple[StepDone, ...]] = {}
     if Side.IMAGE in sides:
         course[Side.IMAGE] = yield from optimise(image_encoded, text_encoded.embedding, settings)
     if Side.TEXT in sides:
         course[Side.TEXT] = yield from optimise(text_encoded, image_encoded.embedding, settings)
-    similarity = float((image_encoded.embedding * text_encoded.embedding).sum())
-    return Attribution(similarity=similarity, image_embedding=image_encoded.embedding, course=course)
+    return Attribution(similarity=pair.similarity, image_embedding=pair.image_embedding, course=course)
+
+
+def work(settings: M2IBSettings, sides: Collection[Side]) -> dict[Role, int]:
+    """Return the rows that an explanation evaluates in all, by graph, when nothing of it is kept."""
+    encoding = {role: 1 for side in Side for role in (HEAD[side], TAIL[side])}
+    return encoding | {TAIL_GRAD[side]: settings.steps * settings.rows for side in sides}
+
+
+def attribution_so_far(events: Sequence[Event]) -> Attribution | None:
+    """Return the attribution of the steps that are done; None before the first."""
+    pair = next((event for event in events if isinstance(event, PairEncoded)), None)
+    steps = [event for event in events if isinstance(event, StepDone)]
+    if pair is None or not steps:
+        return None
+    course = {side: tuple(step for step in steps if step.side is side) for side in Side}
+    return Attribution(
+        similarity=pair.similarity,
+        image_embedding=pair.image_embedding,
+        course={side: steps for side, steps in course.items() if steps},
+        is_partial=True,
+    )
 
 
 def optimise(encoded: Encoded, target: Tensor, settings: M2IBSettings) -> Method[tuple[StepDone, ...]]:
     """Optimise one side's mask against the other side's embedding, target [1, embedding width]."""
-    features = encoded.features
-    alpha = initial_alpha(features, settings.mask_shape)
+    features, side = encoded.features, encoded.side
+    alpha = initial_alpha(features, settings.mask_shape, repeats=settings.repeats)
     adam = torch.optim.Adam([alpha], lr=settings.learning_rate)
-    generator = torch.Generator(features.device).manual_seed(settings.seed)
-    noise_shape = (settings.samples, *features.shape[1:])
+    seeds = [(settings.seed + repeat) % _SEEDS for repeat in range(settings.repeats)]
+    generators = [torch.Generator(features.device).manual_seed(seed) for seed in seeds]
     course: list[StepDone] = []
     for step in range(1, settings.steps + 1):
-        noise = torch.randn(noise_shape, generator=generator, device=features.device)
-        noised = noised_features(features, alpha, noise)  # z: [samples, tokens, width]
-        information = information_nats(features, alpha)  # [1, tokens, width]
-        similarity, gradient = yield tail_gradient(encoded.source, noised.detach(), target)
+        noise = _draw(generators, (settings.samples, *features.shape[1:]))
+        noised = noised_features(features, alpha, noise)  # z: [repeats, samples, tokens, width]
+        information = information_nats(features, alpha)  # [repeats, tokens, width]
+        similarity, gradient = yield tail_gradient(encoded, noised.detach().flatten(0, 1), target)
 
-        penalty = settings.beta * information.mean()
-        loss = penalty - similarity.mean()
+        penalty = settings.beta_of(side) * information.mean(dim=(1, 2)).sum()
+        loss = penalty - similarity.sum() / settings.samples  # summed over repeats, so that each is as if alone
         # The tail is frozen and evaluated elsewhere; its gradient by z enters the chain rule as an inner product.
-        (penalty - (gradient * noised).sum() / settings.samples).backward()  # type: ignore[no-untyped-call]
+        (penalty - (gradient * noised.flatten(0, 1)).sum() / settings.samples).backward()  # type: ignore[no-untyped-call]
         adam.step()
         adam.zero_grad()
 
-        bits = information.detach()[0].sum(dim=-1).clamp(min=0) / math.log(2)
+        bits = information.detach().sum(dim=-1).clamp(min=0) / math.log(2)
         done = StepDone(
-            side=encoded.source.side,
+            side=side,
             step=step,
             steps=settings.steps,
-            loss=float(loss.detach()),
+            loss=float(loss.detach()) / settings.repeats,
             similarity=float(similarity.mean()),
-            bits=bits.cpu(),
+            repeat_bits=bits.cpu(),
         )
         course.append(done)
         yield done
     return tuple(course)
+
+
+def _draw(generators: Sequence[torch.Generator], shape: tuple[int, ...]) -> Tensor:
+    """Draw standard normal noise [generators, *shape]."""
+    return torch.stack([torch.randn(shape, generator=each, device=each.device) for each in generators])

@@ -13,7 +13,7 @@ from m2ib.v1 import manifest_pb2 as pb
 from m2ib_server.errors import PackageCorrupt
 from m2ib_server.package.role import Role
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MODEL_NAME = re.compile(r"[a-z0-9._-]{1,64}")

@@ -1,6 +1,7 @@
 """Chooses execution providers and session options for a device; pure but for asking what this machine has."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -45,6 +46,13 @@ class Device:
     providers: ProviderList
     stream: "torch.cuda.Stream | None" = None
 
+    def in_order(self) -> AbstractContextManager[object]:
+        """Keep torch on the stream that the providers were given, so that neither reads what is not written yet.
+
+        Whoever evaluates graphs does all its torch work on this device inside.
+        """
+        return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
+
 
 def open_device(kind: DeviceKind, *, threads: int, index: int = 0) -> Device:
     """Open a device, or refuse.
@@ -71,6 +79,16 @@ def open_device(kind: DeviceKind, *, threads: int, index: int = 0) -> Device:
         providers=providers_for(kind, index=index, stream=stream.cuda_stream),
         stream=stream,
     )
+
+
+def open_devices(kind: DeviceKind, *, threads: int, count: int) -> list[Device]:
+    """Open several devices: GPUs 0 to count - 1, or so many equal shares of the threads on a CPU.
+
+    Raises:
+        DeviceUnavailable: as `open_device` does.
+    """
+    share = max(1, threads // count) if kind is DeviceKind.CPU else threads
+    return [open_device(kind, threads=share, index=index) for index in range(count)]
 
 
 def check_provider(kind: DeviceKind, available: Sequence[str]) -> None:

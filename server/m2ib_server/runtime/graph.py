@@ -1,7 +1,6 @@
 """Evaluates one frozen graph on torch tensors' own memory: inputs are bound, outputs wrapped, nothing is copied."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 
 import onnxruntime
@@ -32,10 +31,10 @@ class FrozenGraph:
         self._outputs = [port.name for port in signature.outputs]
 
     def run(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Evaluate the graph.
+        """Evaluate the graph. The caller is inside the device's `in_order`.
 
         Args:
-            inputs: one contiguous tensor on this graph's device for each input port, of the port's type.
+            inputs: one tensor for each input port, of the port's type; one that is elsewhere is copied to the device.
 
         Returns:
             One tensor for each output port, in order, on the same device.
@@ -44,23 +43,17 @@ class FrozenGraph:
             EvaluationFailed: ONNX Runtime refused or failed; its own text stays in the exception's cause.
         """
         binding = self._session.io_binding()
-        with self._in_order():
-            for port in self.signature.inputs:
-                tensor = _checked(inputs[port.name], port, self._device)
-                binding.bind_ortvalue_input(port.name, onnxruntime.OrtValue.from_dlpack(tensor))
-            for name in self._outputs:
-                where = self._device.torch_device
-                binding.bind_output(name, where.type, where.index or 0)
-            try:
-                self._session.run_with_iobinding(binding)
-            except Exception as error:
-                raise EvaluationFailed from error
-            return tuple(from_dlpack(value) for value in binding.get_outputs())
-
-    def _in_order(self) -> AbstractContextManager[object]:
-        """Keep torch on the stream that the providers were given, so that neither reads what is not written yet."""
-        stream = self._device.stream
-        return nullcontext() if stream is None else torch.cuda.stream(stream)
+        bound = {port.name: _checked(inputs[port.name], port, self._device) for port in self.signature.inputs}
+        for name, tensor in bound.items():
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.from_dlpack(tensor))
+        where = self._device.torch_device
+        for name in self._outputs:
+            binding.bind_output(name, where.type, where.index or 0)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:
+            raise EvaluationFailed from error
+        return tuple(from_dlpack(value) for value in binding.get_outputs())
 
 
 def open_graphs(package: ModelPackage, device: Device) -> dict[Role, FrozenGraph]:
@@ -110,5 +103,4 @@ def _checked(tensor: Tensor, port: pb.Port, device: Device) -> Tensor:
     sizes = [allowed or seen for allowed, seen in zip(port.shape, tensor.shape, strict=True)]
     assert list(tensor.shape) == sizes, (port.name, tensor.shape)
     assert tensor.dtype == TORCH_TYPE[port.element_type], (port.name, tensor.dtype)
-    assert tensor.device == device.torch_device, (port.name, tensor.device)
-    return tensor.detach().contiguous()
+    return tensor.detach().to(device.torch_device).contiguous()

@@ -1,0 +1,110 @@
+"""Reads the images of requests off the event loop, once for requests that send the same one at the same time."""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from m2ib.v1 import attribution_pb2 as pb
+from m2ib_server.api.request import ReadImage, read_fit, read_image, read_tensor_image
+from m2ib_server.api.uploads import UploadStore
+from m2ib_server.engine import LoadedModel
+from m2ib_server.settings import RequestLimits
+
+Result = TypeVar("Result")
+
+
+class Aside(Protocol):
+    """Runs slow work on a thread."""
+
+    def __call__(self, work: Callable[[], Result], /) -> Awaitable[Result]:
+        """Run it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceImage:
+    """An image as it was sent and as it was read.
+
+    Attributes:
+        sha256: of the bytes that were sent, or uploaded.
+        read: rendered and fitted.
+    """
+
+    sha256: str
+    read: ReadImage
+
+    @property
+    def pixels(self) -> int:
+        """The original's number of pixels."""
+        return self.read.rendered.width * self.read.rendered.height
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory."""
+        return self.read.rendered.pixels.nbytes + self.read.fitted.pixel_values.nbytes
+
+
+class ImageReader:
+    """Reads images, and keeps those lately read up to a number of bytes. One event loop's alone."""
+
+    def __init__(self, uploads: UploadStore, limits: RequestLimits, aside: Aside, *, cache_bytes: int) -> None:
+        """Read uploaded images from `uploads`."""
+        self._uploads = uploads
+        self._limits = limits
+        self._aside = aside
+        self._cache_bytes = cache_bytes
+        self._kept: OrderedDict[Hashable, SourceImage] = OrderedDict()
+        self._kept_bytes = 0
+        self._under_way: dict[Hashable, asyncio.Task[SourceImage]] = {}
+
+    async def read(self, image: pb.Image, fit: int, model: LoadedModel) -> SourceImage:
+        """Read an image for a model.
+
+        Raises:
+            InvalidField: one of the image's fields is not what is allowed.
+            HandleUnknown: its handle is not known, or not any more.
+        """
+        if image.WhichOneof("source") == "tensor":
+            return await self._aside(lambda: _read_tensor(image, model))
+        encoded = self._uploads.find(image.handle) if image.handle else image.encoded
+        chosen = read_fit(fit, model)
+        sha256 = await self._aside(lambda: hashlib.sha256(encoded).hexdigest())
+        window = (image.window.center, image.window.width) if image.HasField("window") else None
+        key = (model.digest, chosen, sha256, image.frame if image.HasField("frame") else None, window)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        if key not in self._under_way:
+            reading = self._read_encoded(key, encoded, image, fit, model, sha256)
+            self._under_way[key] = asyncio.create_task(reading)
+            self._under_way[key].add_done_callback(lambda task: self._landed(key, task))
+        return await asyncio.shield(self._under_way[key])  # one caller that leaves takes nobody's image away
+
+    async def _read_encoded(
+        self, key: Hashable, encoded: bytes, image: pb.Image, fit: int, model: LoadedModel, sha256: str
+    ) -> SourceImage:
+        read = await self._aside(lambda: read_image(image, encoded, fit, model, self._limits))
+        source = SourceImage(sha256=sha256, read=read)
+        self._keep(key, source)
+        return source
+
+    def _landed(self, key: Hashable, task: asyncio.Task[SourceImage]) -> None:
+        del self._under_way[key]
+        if not task.cancelled():
+            task.exception()  # told to whoever still waits; nobody may be left
+
+    def _keep(self, key: Hashable, source: SourceImage) -> None:
+        if source.size_bytes > self._cache_bytes:
+            return
+        self._kept[key] = source
+        self._kept_bytes += source.size_bytes
+        while self._kept_bytes > self._cache_bytes:
+            _, forgotten = self._kept.popitem(last=False)
+            self._kept_bytes -= forgotten.size_bytes
+
+
+def _read_tensor(image: pb.Image, model: LoadedModel) -> SourceImage:
+    return SourceImage(sha256=hashlib.sha256(image.tensor.data).hexdigest(), read=read_tensor_image(image, model))

@@ -1,0 +1,138 @@
+"""Keeps uploaded images for a while under unguessable handles. One event loop's alone."""
+
+import asyncio
+import hashlib
+import re
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from m2ib.v1 import attribution_pb2 as pb
+from m2ib_server.errors import HandleUnknown, InvalidField, UploadStalled, UploadStoreFull
+
+_HANDLE_BYTES = 32
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(slots=True)
+class Upload:
+    """A kept image: the file's bytes and the timer that will forget it."""
+
+    encoded: bytes
+    timer: asyncio.TimerHandle
+
+
+class UploadStore:
+    """Uploaded images, by handle, each forgotten `seconds_to_live` after its last use."""
+
+    def __init__(self, *, max_bytes: int, seconds_to_live: float) -> None:
+        """Keep at most `max_bytes` of files, those on their way included."""
+        self.max_bytes = max_bytes
+        self.seconds_to_live = seconds_to_live
+        self.size_bytes = 0
+        self._kept: dict[str, Upload] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def reserve(self, size_bytes: int) -> None:
+        """Take room for a file on its way.
+
+        Raises:
+            UploadStoreFull: there is none; nothing that is kept makes way before its time.
+        """
+        if self.size_bytes + size_bytes > self.max_bytes:
+            raise UploadStoreFull(kept=self.size_bytes, limit=self.max_bytes)
+        self.size_bytes += size_bytes
+
+    def release(self, size_bytes: int) -> None:
+        """Give back room that was reserved."""
+        self.size_bytes -= size_bytes
+
+    def keep(self, encoded: bytes) -> str:
+        """Keep a file for which room was reserved; return its handle."""
+        handle = secrets.token_urlsafe(_HANDLE_BYTES)
+        self._kept[handle] = Upload(encoded, self._timer(handle))
+        return handle
+
+    def find(self, handle: str) -> bytes:
+        """Return a file's bytes and let it live anew.
+
+        Raises:
+            HandleUnknown: there is none under that handle, or none any more.
+        """
+        if handle not in self._kept:
+            raise HandleUnknown
+        upload = self._kept[handle]
+        upload.timer.cancel()
+        upload.timer = self._timer(handle)
+        return upload.encoded
+
+    def close(self) -> None:
+        """Forget everything."""
+        for handle in list(self._kept):
+            self._forget(handle)
+
+    def _timer(self, handle: str) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(self.seconds_to_live, self._forget, handle)
+
+    def _forget(self, handle: str) -> None:
+        upload = self._kept.pop(handle)
+        upload.timer.cancel()
+        self.release(len(upload.encoded))
+
+
+async def receive(
+    parts: AsyncIterator[pb.UploadImageRequest], store: UploadStore, *, max_bytes: int, idle_seconds: float
+) -> str:
+    """Take a file part by part, hold it against its header and keep it; return its handle.
+
+    Raises:
+        InvalidField: a part is missing, out of order, too much, or the digest is another.
+        UploadStoreFull: there is no room.
+        UploadStalled: no part came for `idle_seconds`.
+    """
+    first = await _next(parts, idle_seconds)
+    if first is None or first.WhichOneof("part") != "header":
+        raise InvalidField("header", seen="no header", allowed="a header as the first part")
+    header = _checked(first.header, max_bytes)
+    store.reserve(header.size_bytes)
+    try:
+        return store.keep(await _body(parts, header, idle_seconds))
+    except BaseException:
+        store.release(header.size_bytes)
+        raise
+
+
+async def _body(parts: AsyncIterator[pb.UploadImageRequest], header: pb.UploadHeader, idle_seconds: float) -> bytes:
+    body = bytearray()
+    digest = hashlib.sha256()
+    while (part := await _next(parts, idle_seconds)) is not None:
+        if not part.chunk:
+            raise InvalidField("chunk", seen="a part without bytes", allowed="chunks of at least one byte")
+        if len(body) + len(part.chunk) > header.size_bytes:
+            raise InvalidField("chunk", seen="more bytes than announced", allowed=f"{header.size_bytes} bytes in all")
+        body += part.chunk
+        digest.update(part.chunk)
+    if len(body) < header.size_bytes:
+        raise InvalidField("chunk", seen=f"{len(body)} bytes", allowed=f"the {header.size_bytes} bytes announced")
+    if digest.hexdigest() != header.sha256:
+        raise InvalidField("header.sha256", seen="bytes of another digest", allowed="the SHA-256 of the bytes sent")
+    return bytes(body)
+
+
+async def _next(parts: AsyncIterator[pb.UploadImageRequest], idle_seconds: float) -> pb.UploadImageRequest | None:
+    try:
+        async with asyncio.timeout(idle_seconds):
+            return await anext(parts, None)
+    except TimeoutError as error:
+        raise UploadStalled(idle_seconds=idle_seconds) from error
+
+
+def _checked(header: pb.UploadHeader, max_bytes: int) -> pb.UploadHeader:
+    if not 1 <= header.size_bytes <= max_bytes:
+        raise InvalidField("header.size_bytes", seen=str(header.size_bytes), allowed=f"1 to {max_bytes}")
+    if not _SHA256.fullmatch(header.sha256):
+        seen = f"{len(header.sha256)} characters"
+        raise InvalidField("header.sha256", seen=seen, allowed="64 lower-case hexadecimal digits")
+    return header

@@ -1,0 +1,29 @@
+"""Learns what a row costs in each graph, so that a job's time can be estimated before it is admitted."""
+
+import statistics
+from collections import deque
+from collections.abc import Mapping
+
+from m2ib_server.package import Role
+
+_REMEMBERED = 15  # enough for a median that a busy moment does not move
+
+
+class CostModel:
+    """Seconds per row by model and graph. Written by the compute thread, read by any."""
+
+    def __init__(self) -> None:
+        """Know nothing yet: what was never seen costs nothing, so that it is never refused."""
+        self._observed: dict[tuple[str, Role], deque[float]] = {}
+
+    def observe(self, model: str, role: Role, *, rows: int, seconds: float) -> None:
+        """Learn from one call of a graph of the model with that digest."""
+        self._observed.setdefault((model, role), deque(maxlen=_REMEMBERED)).append(seconds / rows)
+
+    def seconds(self, model: str, rows: Mapping[Role, int]) -> float:
+        """Estimate the time that rows of several graphs take, from the median of what was seen lately."""
+        return sum(count * self._row_seconds(model, role) for role, count in rows.items() if count > 0)
+
+    def _row_seconds(self, model: str, role: Role) -> float:
+        observed = self._observed.get((model, role))
+        return statistics.median(tuple(observed)) if observed else 0.0

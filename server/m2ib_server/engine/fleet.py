@@ -1,0 +1,36 @@
+"""Owns the engines, one for each device, and sends each image to the device that keeps its features."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+
+from m2ib_server.engine.engine import Engine
+
+
+class Fleet:
+    """The engines of all devices."""
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        """Take at least one engine."""
+        self._engines = tuple(engines)
+
+    def __iter__(self) -> Iterator[Engine]:
+        return iter(self._engines)
+
+    def engine_for(self, digest: str) -> Engine:
+        """Return the engine for a content digest: always the same one (rendezvous hashing)."""
+        return self._engines[route(digest, len(self._engines))]
+
+    def start(self, on_death: Callable[[], None]) -> None:
+        """Start every compute thread."""
+        for engine in self._engines:
+            engine.start(on_death)
+
+    def close(self) -> None:
+        """Send away every caller that is left and end every compute thread."""
+        for engine in self._engines:
+            engine.close()
+
+
+def route(digest: str, count: int) -> int:
+    """Return the index, below `count`, of the engine for a digest; one engine more moves only what moves to it."""
+    return max(range(count), key=lambda index: hashlib.sha256(f"{index} {digest}".encode()).digest())

@@ -1,0 +1,245 @@
+"""Knows the admitted jobs and their callers, under one lock: who waits, who runs, who shares a job, who has left."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, cast
+
+from m2ib_server.engine.cost import CostModel
+from m2ib_server.engine.job import Advance, Caller, Job
+from m2ib_server.engine.schedule import Priority, entry_share, finish_seconds, next_round
+from m2ib_server.errors import DeadlineExpired, DeadlineTooShort, Draining, QueueFull
+from m2ib_server.settings import EngineLimits
+
+
+class Ending(StrEnum):
+    """How a caller's stake ended; each caller has exactly one of these."""
+
+    ANSWERED = "answered"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    REFUSED = "refused"  # never admitted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """How many there are.
+
+    Attributes:
+        waiting: jobs that wait to start.
+        running: jobs under way.
+        callers: callers of either.
+        shared: callers so far that joined a job under way.
+        endings: callers so far by how their stake ended.
+    """
+
+    waiting: int
+    running: int
+    callers: int
+    shared: int
+    endings: dict[Ending, int]
+
+
+class Roster:
+    """The jobs of one engine. Any thread admits; the engine's thread does the rest."""
+
+    def __init__(self, limits: EngineLimits, costs: CostModel) -> None:
+        """Begin with no job."""
+        self._limits = limits
+        self._costs = costs
+        self._changed = threading.Condition()
+        self._waiting: list[Job[Any]] = []
+        self._running: list[Job[Any]] = []
+        self._by_key: dict[Hashable, Job[Any]] = {}
+        self._endings: Counter[Ending] = Counter()
+        self._shared = 0
+        self._is_closing = False
+
+    def admit(self, job: Job[Any], caller: Caller[Any]) -> Job[Any]:
+        """Admit a caller with its job, or to the job with the same key that is under way; return that job.
+
+        Raises:
+            QueueFull: as many jobs of its class wait as may.
+            DeadlineTooShort: the caller would not take a partial answer and the estimate does not fit its deadline.
+            Draining: the engine is closing.
+        """
+        with self._changed:
+            try:
+                admitted = self._place(job, caller)
+            except Exception:
+                self._endings[Ending.REFUSED] += 1
+                raise
+            for event in admitted.events:
+                caller.tell(event)
+            self._changed.notify()
+        if admitted is not job:
+            job.close()
+        return admitted
+
+    def census(self) -> Census:
+        """Count."""
+        with self._changed:
+            return Census(
+                waiting=len(self._waiting),
+                running=len(self._running),
+                callers=sum(len(job.callers) for job in self._jobs()),
+                shared=self._shared,
+                endings={ending: self._endings[ending] for ending in Ending},
+            )
+
+    def wait_for_work(self, timeout_seconds: float | None) -> bool:
+        """Wait until there is a job or the engine closes; return whether one of the two came before the timeout."""
+        with self._changed:
+            return self._changed.wait_for(lambda: bool(self._jobs()) or self._is_closing, timeout_seconds)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the engine is closing and no job is left."""
+        with self._changed:
+            return self._is_closing and not self._jobs()
+
+    def take_round(self, now_ns: int) -> list[Job[Any]]:
+        """Let waiting jobs run as the policy has it, and return those that advance now."""
+        with self._changed:
+            contenders = [job.contender for job in self._running]
+            chosen = next_round([job.contender for job in self._waiting], contenders, now_ns, self._limits)
+            starting = [self._waiting[index] for index in chosen.starting]
+            for job in starting:
+                job.share = entry_share(job.priority, contenders)
+                self._waiting.remove(job)
+            self._running.extend(starting)
+            return [self._running[index] for index in chosen.advancing]
+
+    def dismiss(self, now_ns: int, horizon_ns: int) -> None:
+        """End the callers who have left or whose time is over, and the jobs that nobody wants any more.
+
+        `horizon_ns`: how long the next round may take; who takes a partial answer gets it before that is too late.
+        """
+        with self._changed:
+            left = [
+                (job, caller)
+                for job in self._jobs()
+                for caller in job.callers
+                if self._is_closing or _is_over(caller, now_ns, horizon_ns)
+            ]
+            for job, caller in left:
+                job.callers.remove(caller)
+            unwanted = [job for job in self._jobs() if not job.callers]
+            for job in unwanted:
+                self._strike(job)
+        for job, caller in left:
+            self._end_early(job, caller)
+        for job in unwanted:
+            job.close()
+
+    def record(self, job: Job[Any], advance: Advance[Any]) -> None:
+        """Tell a job's callers what happened; answer them when it is done."""
+        with self._changed:
+            job.events.extend(advance.events)
+            callers = list(job.callers)
+            if advance.is_done:
+                self._strike(job)
+        for event in advance.events:
+            for caller in callers:
+                caller.tell(event)
+        if advance.is_done:
+            for caller in callers:
+                self._count(Ending.ANSWERED)
+                caller.reply.set_result(advance.outcome)
+
+    def fail(self, job: Job[Any], error: BaseException) -> None:
+        """End a job, and every caller of it, with an error."""
+        with self._changed:
+            callers = list(job.callers)
+            self._strike(job)
+        job.close()
+        for caller in callers:
+            self._count(Ending.FAILED)
+            caller.reply.set_exception(error)
+
+    def close(self) -> None:
+        """Take no new job and send every caller that is left away."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+
+    def fail_all(self, error: BaseException) -> None:
+        """Take no new job and end every one that is left with an error."""
+        with self._changed:
+            self._is_closing = True
+            left = self._jobs()
+        for job in left:
+            self.fail(job, error)
+
+    def _place(self, job: Job[Any], caller: Caller[Any]) -> Job[Any]:
+        if self._is_closing:
+            raise Draining
+        under_way = self._by_key.get(job.key) if job.key is not None else None
+        self._check_deadline(job if under_way is None else under_way, caller)
+        if under_way is not None:
+            under_way.callers.append(caller)
+            caller.is_shared = True
+            self._shared += 1
+            if job.priority is Priority.INTERACTIVE:
+                under_way.priority = Priority.INTERACTIVE
+            return under_way
+        depth = sum(one.priority is job.priority for one in self._waiting)
+        if depth >= self._limits.max_waiting:
+            raise QueueFull(depth=depth, limit=self._limits.max_waiting)
+        job.callers.append(caller)
+        self._waiting.append(job)
+        if job.key is not None:
+            self._by_key[job.key] = job
+        return job
+
+    def _check_deadline(self, job: Job[Any], caller: Caller[Any]) -> None:
+        if caller.deadline_ns is None or caller.wants_partial:
+            return
+        others = [(one.priority, self._seconds_left(one)) for one in self._jobs() if one is not job]
+        estimate = finish_seconds(self._seconds_left(job), job.priority, others)
+        left = (caller.deadline_ns - time.monotonic_ns()) / 1e9
+        if estimate > left:
+            raise DeadlineTooShort(left=max(0.0, left), estimate=estimate)
+
+    def _seconds_left(self, job: Job[Any]) -> float:
+        return self._costs.seconds(job.model, job.rows_left)
+
+    def _end_early(self, job: Job[Any], caller: Caller[Any]) -> None:
+        partial = job.so_far() if caller.wants_partial and not caller.is_cancelled else None
+        if partial is not None:
+            self._count(Ending.PARTIAL)
+            caller.reply.set_result(partial)
+            return
+        ending, error = Ending.EXPIRED, cast(Exception, DeadlineExpired())
+        if caller.is_cancelled:
+            ending, error = Ending.CANCELLED, CancelledError()
+        elif self._is_closing:
+            ending, error = Ending.CANCELLED, Draining()
+        self._count(ending)
+        caller.reply.set_exception(error)
+
+    def _count(self, ending: Ending) -> None:
+        with self._changed:
+            self._endings[ending] += 1
+
+    def _strike(self, job: Job[Any]) -> None:
+        """Forget a job."""
+        for jobs in (self._waiting, self._running):
+            if job in jobs:
+                jobs.remove(job)
+        if job.key is not None and self._by_key.get(job.key) is job:
+            del self._by_key[job.key]
+
+    def _jobs(self) -> Sequence[Job[Any]]:
+        return [*self._running, *self._waiting]
+
+
+def _is_over(caller: Caller[Any], now_ns: int, horizon_ns: int) -> bool:
+    """Whether a caller has left or its time is over; one that takes a partial answer must get it in time."""
+    return caller.is_cancelled or caller.is_expired(now_ns + (horizon_ns if caller.wants_partial else 0))
