@@ -5,22 +5,15 @@ from concurrent.futures import CancelledError
 import pytest
 import torch
 
+from fakes.engines import CPU, SETTINGS, engine_of, final_bits, job_of, results, submitted
 from fakes.graphs import DIGEST, FakeGraphs, encoder_input
-from m2ib_server.engine import Engine, Evaluator, FeatureCache, Job, Stage
-from m2ib_server.engine.cache import CacheKey
-from m2ib_server.engine.schedule import Pending, admit, batches
-from m2ib_server.errors import DeadlineExpired, Draining, QueueFull
-from m2ib_server.methods import Evaluation, M2IBSettings, MaskShape, Side, explain
+from m2ib_server.engine import Caller, CostModel, Ending, Engine, Job, Priority, Roster, Stage
+from m2ib_server.errors import DeadlineExpired, DeadlineTooShort, Draining, QueueFull
+from m2ib_server.methods import Evaluation, Side, explain
 from m2ib_server.package import Role
 from m2ib_server.settings import EngineLimits
 
 SECONDS = 10
-SETTINGS = M2IBSettings(beta=0.1, steps=5, samples=3, learning_rate=1.0, mask_shape=MaskShape.CHANNEL, seed=7)
-
-
-def job_of(seed=1, *, settings=SETTINGS, **kwargs):
-    method = explain(encoder_input(Side.IMAGE, seed), encoder_input(Side.TEXT, seed), settings, tuple(Side))
-    return Job(method, model=DIGEST, **kwargs)
 
 
 @pytest.fixture
@@ -33,9 +26,7 @@ def make_engine(graphs):
     engines = []
 
     def make(**limits):
-        bounds = EngineLimits(**limits)
-        evaluator = Evaluator({DIGEST: graphs}, max_rows=bounds.max_rows, cache=FeatureCache(bounds.cache_bytes))
-        engines.append(Engine(evaluator, limits=bounds, threads=1))
+        engines.append(engine_of(graphs, **limits))
         return engines[-1]
 
     yield make
@@ -44,80 +35,96 @@ def make_engine(graphs):
         engine.close()
 
 
-def finished(engine, *jobs):
-    for job in jobs:
-        engine.submit(job)
-    return [job.reply.result(timeout=SECONDS) for job in jobs]
+@pytest.fixture
+def engine(make_engine):
+    running = make_engine()
+    running.start()
+    return running
 
 
-def test_jobs_are_answered(make_engine):
-    engine = make_engine()
-    engine.start()
-    (attribution,) = finished(engine, job_of())
+def endings(engine):
+    return {ending: count for ending, count in engine.roster.census().endings.items() if count}
+
+
+def test_jobs_are_answered(engine):
+    (attribution,) = results(submitted(engine, job_of()))
     assert len(attribution.course[Side.IMAGE]) == 5
+    assert not attribution.is_partial
+    assert endings(engine) == {Ending.ANSWERED: 1}
 
 
-@pytest.mark.parametrize("max_running", [1, 4])
-def test_a_job_gets_the_same_map_alone_and_among_others(make_engine, max_running):
-    alone_engine, shared_engine = make_engine(), make_engine(max_running=max_running)
+@pytest.mark.parametrize("max_rows", [1, 3, 7, 40])
+def test_a_job_gets_the_same_map_alone_and_among_others(make_engine, max_rows):
+    alone_engine, shared_engine = make_engine(), make_engine(max_rows=max_rows)
     alone_engine.start()
-    (alone,) = finished(alone_engine, job_of(2))
-    jobs = [job_of(1), job_of(2), job_of(3), job_of(4)]
-    for job in jobs:
-        shared_engine.submit(job)
+    (alone,) = results(submitted(alone_engine, job_of(2)))
+    callers = submitted(shared_engine, job_of(1), job_of(2), job_of(3, tokens=4), job_of(4))
     shared_engine.start()
-    together = jobs[1].reply.result(timeout=SECONDS)
+    together = results(callers)[1]
     for side in Side:
-        torch.testing.assert_close(alone.course[side][-1].bits, together.course[side][-1].bits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(final_bits(alone, side), final_bits(together, side), rtol=1e-4, atol=1e-4)
 
 
 def test_jobs_that_run_together_share_calls(make_engine, graphs):
-    engine = make_engine(max_running=4)
-    jobs = [job_of(seed) for seed in range(4)]
-    for job in jobs:
-        engine.submit(job)
+    engine = make_engine(max_rows=12)
+    callers = submitted(engine, *(job_of(seed) for seed in range(4)))
     engine.start()
-    for job in jobs:
-        job.reply.result(timeout=SECONDS)
+    results(callers)
     gradient_rows = [rows for role, rows in graphs.calls if role is Role.VISION_TAIL_GRAD]
     assert gradient_rows == [12] * 5
 
 
-def test_cancelling_one_of_several_jobs_leaves_the_others_their_answers(make_engine, graphs):
-    engine = make_engine(max_running=3)
-    graphs.gate.clear()
-    jobs = [job_of(seed) for seed in range(3)]
-    for job in jobs:
-        engine.submit(job)
+def test_no_call_takes_more_rows_than_the_budget(make_engine, graphs):
+    engine = make_engine(max_rows=4)
+    callers = submitted(engine, *(job_of(seed) for seed in range(3)))
     engine.start()
-    jobs[1].cancel()
+    results(callers)
+    assert max(rows for _, rows in graphs.calls) <= 4
+
+
+def test_a_job_that_comes_later_joins_at_the_next_step(make_engine, graphs):
+    engine = make_engine()
+    second = []
+
+    def join(step):
+        if not second:
+            second.extend(submitted(engine, job_of(2)))
+
+    engine.start()
+    results(submitted(engine, job_of(1), on_step=join))
+    results(second)
+    rows = [rows for role, rows in graphs.calls if role in (Role.VISION_TAIL_GRAD, Role.TEXT_TAIL_GRAD)]
+    assert 6 in rows or len(rows) < 20
+
+
+def test_cancelling_one_of_several_jobs_leaves_the_others_the_very_result(make_engine, graphs):
+    alone_engine = make_engine()
+    alone_engine.start()
+    alone = results(submitted(alone_engine, job_of(0), job_of(2)))
+    engine = make_engine()
+    graphs.gate.clear()
+    callers = submitted(engine, *(job_of(seed) for seed in range(3)))
+    engine.start()
+    callers[1].cancel()
     graphs.gate.set()
     with pytest.raises(CancelledError):
-        jobs[1].reply.result(timeout=SECONDS)
-    assert all(job.reply.result(timeout=SECONDS) for job in (jobs[0], jobs[2]))
-
-
-def test_a_future_cancelled_by_its_reader_does_not_disturb_the_engine(make_engine):
-    engine = make_engine()
-    job, after = job_of(1), job_of(2)
-    assert not job.reply.cancel()
-    engine.start()
-    assert all(finished(engine, job, after))
+        callers[1].reply.result(timeout=SECONDS)
+    for expected, caller in zip(alone, (callers[0], callers[2]), strict=True):
+        torch.testing.assert_close(final_bits(expected), final_bits(caller.reply.result(timeout=SECONDS)))
+    assert endings(engine) == {Ending.ANSWERED: 2, Ending.CANCELLED: 1}
 
 
 def test_a_job_whose_evaluation_fails_fails_alone(make_engine):
-    engine = make_engine(max_running=3)
+    engine = make_engine()
     broken = encoder_input(Side.IMAGE, 1)
     broken.inputs["rows"][0, 0, 0] = float("nan")
     method = explain(broken, encoder_input(Side.TEXT, 1), SETTINGS, tuple(Side))
-    jobs = [job_of(2), Job(method, model=DIGEST), job_of(3)]
-    for job in jobs:
-        engine.submit(job)
+    callers = submitted(engine, job_of(2), Job(method, model=DIGEST), job_of(3))
     engine.start()
     with pytest.raises(RuntimeError):
-        jobs[1].reply.result(timeout=SECONDS)
-    assert jobs[0].reply.result(timeout=SECONDS)
-    assert jobs[2].reply.result(timeout=SECONDS)
+        callers[1].reply.result(timeout=SECONDS)
+    assert all(results([callers[0], callers[2]]))
+    assert endings(engine) == {Ending.ANSWERED: 2, Ending.FAILED: 1}
 
 
 def test_a_method_that_raises_fails_its_own_job_only(make_engine):
@@ -125,32 +132,177 @@ def test_a_method_that_raises_fails_its_own_job_only(make_engine):
         yield Evaluation(role=Role.VISION_HEAD, inputs=encoder_input(Side.IMAGE, 1).inputs)
         raise ZeroDivisionError
 
-    engine = make_engine(max_running=2)
-    jobs = [Job(broken(), model=DIGEST), job_of(1)]
-    for job in jobs:
-        engine.submit(job)
+    engine = make_engine()
+    callers = submitted(engine, Job(broken(), model=DIGEST), job_of(1))
     engine.start()
     with pytest.raises(ZeroDivisionError):
-        jobs[0].reply.result(timeout=SECONDS)
-    assert jobs[1].reply.result(timeout=SECONDS)
+        callers[0].reply.result(timeout=SECONDS)
+    assert callers[1].reply.result(timeout=SECONDS)
 
 
-def test_a_deadline_ends_a_job_within_a_step(make_engine, graphs):
+def test_a_method_that_raises_before_its_first_evaluation_fails_its_own_job_only(make_engine):
+    def broken():
+        raise ZeroDivisionError
+        yield
+
     engine = make_engine()
-    job = job_of(deadline_ns=time.monotonic_ns())
+    callers = submitted(engine, Job(broken(), model=DIGEST), job_of(1))
     engine.start()
-    engine.submit(job)
+    with pytest.raises(ZeroDivisionError):
+        callers[0].reply.result(timeout=SECONDS)
+    assert callers[1].reply.result(timeout=SECONDS)
+
+
+def test_a_deadline_that_has_passed_ends_a_caller_before_any_step(make_engine, graphs):
+    engine = make_engine()
+    (caller,) = submitted(engine, job_of())
+    caller.deadline_ns = time.monotonic_ns()
+    engine.start()
     with pytest.raises(DeadlineExpired):
-        job.reply.result(timeout=SECONDS)
+        caller.reply.result(timeout=SECONDS)
     assert not any(role is Role.VISION_TAIL_GRAD for role, _ in graphs.calls)
+    assert endings(engine) == {Ending.EXPIRED: 1}
+
+
+def test_a_deadline_reaches_a_job_within_a_step(make_engine):
+    engine = make_engine()
+    steps = []
+
+    def expire(step):
+        steps.append(step)
+        caller.deadline_ns = time.monotonic_ns()
+
+    caller = Caller(on_step=expire)
+    engine.submit(job_of(), caller)
+    engine.start()
+    with pytest.raises(DeadlineExpired):
+        caller.reply.result(timeout=SECONDS)
+    assert len(steps) == 1
+
+
+def test_a_partial_answer_comes_instead_of_an_expiry(make_engine):
+    engine = make_engine()
+    steps = []
+
+    def expire(step):
+        steps.append(step)
+        if len(steps) == 3:
+            caller.deadline_ns = time.monotonic_ns()
+
+    caller = Caller(on_step=expire, wants_partial=True)
+    engine.submit(job_of(), caller)
+    engine.start()
+    partial = caller.reply.result(timeout=SECONDS)
+    assert partial.is_partial
+    assert len(partial.course[Side.IMAGE]) == 3
+    assert Side.TEXT not in partial.course
+    assert endings(engine) == {Ending.PARTIAL: 1}
+
+
+def test_without_a_step_there_is_no_partial_answer(engine):
+    (caller,) = submitted(engine, job_of(), deadline_ns=time.monotonic_ns(), wants_partial=True)
+    with pytest.raises(DeadlineExpired):
+        caller.reply.result(timeout=SECONDS)
+
+
+def test_a_deadline_that_the_estimate_does_not_fit_is_refused_at_once(make_engine):
+    engine = make_engine()
+    engine.roster._costs.observe(DIGEST, Role.VISION_TAIL_GRAD, rows=3, seconds=3)  # a second a row
+    with pytest.raises(DeadlineTooShort, match="estimated to take 15"):
+        submitted(engine, job_of(), deadline_ns=time.monotonic_ns() + 14 * 10**9)
+    (fits,) = submitted(engine, job_of(), deadline_ns=time.monotonic_ns() + 16 * 10**9)
+    with pytest.raises(DeadlineTooShort, match="estimated to take 30"):
+        submitted(engine, job_of(2), deadline_ns=time.monotonic_ns() + 16 * 10**9)
+    (partial,) = submitted(engine, job_of(3), deadline_ns=time.monotonic_ns() + 10**9, wants_partial=True)
+    assert endings(engine) == {Ending.REFUSED: 2}
+    engine.start()
+    assert results([fits, partial])
+
+
+def test_the_engine_learns_what_a_row_costs(engine):
+    results(submitted(engine, job_of()))
+    left = {Role.VISION_TAIL_GRAD: 1}
+    assert engine.roster._costs.seconds(DIGEST, left) > 0
+    assert engine.roster._costs.seconds("another", left) == 0
+
+
+def test_identical_requests_share_one_computation(make_engine, graphs):
+    engine = make_engine()
+    jobs = [job_of(1, key="one"), job_of(1, key="one"), job_of(2, key="two")]
+    first, second, other = submitted(engine, *jobs)
+    engine.start()
+    answers = results([first, second, other])
+    assert answers[0] is answers[1]
+    assert (first.is_shared, second.is_shared, other.is_shared) == (False, True, False)
+    assert [role for role, _ in graphs.calls].count(Role.VISION_TAIL_GRAD) == 5
+    assert engine.roster.census().shared == 1
+
+
+def test_one_of_identical_callers_leaves_alone(make_engine):
+    engine = make_engine()
+    first, second = submitted(engine, job_of(1, key="one"), job_of(1, key="one"))
+    first.cancel()
+    engine.start()
+    with pytest.raises(CancelledError):
+        first.reply.result(timeout=SECONDS)
+    assert second.reply.result(timeout=SECONDS)
+    third = submitted(engine, job_of(1, key="one"))
+    assert results(third)
+    assert not third[0].is_shared
+
+
+def test_a_job_that_all_callers_left_is_dropped(make_engine, graphs):
+    engine = make_engine()
+    callers = submitted(engine, job_of(1, key="one"), job_of(1, key="one"))
+    for caller in callers:
+        caller.cancel()
+    engine.start()
+    for caller in callers:
+        with pytest.raises(CancelledError):
+            caller.reply.result(timeout=SECONDS)
+    assert graphs.calls == []
+
+
+def test_a_caller_that_joins_late_is_told_of_every_step(make_engine):
+    engine = make_engine()
+    late, joined = [], []
+
+    def join(step):
+        if step.side is Side.IMAGE and step.step == 3:
+            joined.extend(submitted(engine, job_of(1, key="one"), on_step=late.append))
+
+    first = submitted(engine, job_of(1, key="one"), on_step=join)
+    engine.start()
+    results(first + joined)
+    results(joined)
+    assert joined[0].is_shared
+    assert [(step.side, step.step) for step in late] == [(side, step) for side in Side for step in range(1, 6)]
+
+
+def test_an_interactive_caller_lifts_a_bulk_job(make_engine):
+    engine = make_engine()
+    bulk = job_of(1, key="one", priority=Priority.BULK)
+    callers = submitted(engine, bulk, job_of(1, key="one"))
+    assert bulk.priority is Priority.INTERACTIVE
+    engine.start()
+    results(callers)
+
+
+def test_interactive_jobs_pass_bulk_jobs(make_engine):
+    engine = make_engine(max_rows=3)
+    order = []
+    bulk = job_of(1, priority=Priority.BULK)
+    callers = submitted(engine, bulk, on_step=lambda step: order.append("bulk"))
+    callers += submitted(engine, job_of(2), on_step=lambda step: order.append("interactive"))
+    engine.start()
+    results(callers)
+    assert order == ["interactive"] * 10 + ["bulk"] * 10
 
 
 def test_a_waiting_job_can_be_cancelled(make_engine, graphs):
-    engine = make_engine()
+    engine = make_engine(max_running=1)
     graphs.gate.clear()
-    first, second = job_of(1), job_of(2)
-    engine.submit(first)
-    engine.submit(second)
+    first, second = submitted(engine, job_of(1), job_of(2))
     engine.start()
     second.cancel()
     graphs.gate.set()
@@ -159,131 +311,87 @@ def test_a_waiting_job_can_be_cancelled(make_engine, graphs):
     assert first.reply.result(timeout=SECONDS)
 
 
-def test_one_job_more_than_may_wait_is_refused(make_engine):
+def test_one_job_more_than_may_wait_is_refused_and_bulk_has_a_queue_of_its_own(make_engine):
     engine = make_engine(max_waiting=2)
-    engine.submit(job_of(1))
-    engine.submit(job_of(2))
+    submitted(engine, job_of(1), job_of(2))
     with pytest.raises(QueueFull, match="2 of 2"):
-        engine.submit(job_of(3))
+        submitted(engine, job_of(3))
+    submitted(engine, job_of(4, priority=Priority.BULK))
     engine.start()
 
 
-def test_closing_cancels_what_is_left_and_refuses_what_comes(make_engine, graphs):
+def test_closing_sends_away_what_is_left_and_refuses_what_comes(make_engine, graphs):
     engine = make_engine()
     graphs.gate.clear()
-    jobs = [job_of(1), job_of(2)]
-    for job in jobs:
-        engine.submit(job)
+    callers = submitted(engine, job_of(1), job_of(2))
     engine.start()
     closing = threading.Thread(target=engine.close)
     closing.start()
     graphs.gate.set()
     closing.join(timeout=SECONDS)
     assert not closing.is_alive()
-    for job in jobs:
-        with pytest.raises(CancelledError):
-            job.reply.result(timeout=SECONDS)
+    for caller in callers:
+        with pytest.raises(Draining):
+            caller.reply.result(timeout=SECONDS)
     with pytest.raises(Draining):
-        engine.submit(job_of(3))
+        submitted(engine, job_of(3))
 
 
-def test_a_dying_engine_fails_its_jobs_and_tells_its_owner(make_engine, graphs):
+def test_a_dying_engine_fails_its_jobs_and_tells_its_owner():
     class Broken:
-        def recall(self, pending):
+        def evaluate(self, pending):
             raise ZeroDivisionError
 
-    engine = Engine(Broken(), limits=EngineLimits(), threads=1)
+    engine = Engine(Roster(EngineLimits(), CostModel()), Broken(), CPU)
     died = threading.Event()
-    jobs = [job_of(1), job_of(2)]
-    for job in jobs:
-        engine.submit(job)
+    callers = submitted(engine, job_of(1), job_of(2))
     engine.start(on_death=died.set)
-    for job in jobs:
+    for caller in callers:
         with pytest.raises(ZeroDivisionError):
-            job.reply.result(timeout=SECONDS)
+            caller.reply.result(timeout=SECONDS)
     assert died.wait(timeout=SECONDS)
     with pytest.raises(Draining):
-        engine.submit(job_of(3))
+        submitted(engine, job_of(3))
 
 
-def test_features_of_a_second_request_come_from_the_cache(make_engine, graphs):
-    engine = make_engine()
-    engine.start()
+def test_features_of_a_second_request_come_from_the_cache(engine, graphs):
     first, second = job_of(1), job_of(1)
-    answers = finished(engine, first, second)
+    answers = results(submitted(engine, first)) + results(submitted(engine, second))
     assert first.cached_roles == set()
     assert second.cached_roles == {Role.VISION_HEAD, Role.VISION_TAIL, Role.TEXT_HEAD, Role.TEXT_TAIL}
     assert [role for role, _ in graphs.calls].count(Role.VISION_HEAD) == 1
-    assert torch.equal(answers[0].course[Side.IMAGE][-1].bits, answers[1].course[Side.IMAGE][-1].bits)
+    assert torch.equal(final_bits(answers[0]), final_bits(answers[1]))
+    assert engine.evaluator.counts.hits[Role.VISION_HEAD] == engine.evaluator.counts.misses[Role.VISION_HEAD] == 1
 
 
-def test_time_is_booked_on_the_stage_that_took_it(make_engine):
-    engine = make_engine()
+def test_features_that_two_jobs_want_at_once_are_computed_once(make_engine, graphs):
+    engine = make_engine(cache_bytes=0)
+    jobs = [job_of(1), job_of(1, settings=SETTINGS)]
+    callers = submitted(engine, *jobs)
+    engine.start()
+    results(callers)
+    assert [rows for role, rows in graphs.calls if role is Role.VISION_HEAD] == [1]
+    assert engine.evaluator.counts.hits[Role.VISION_HEAD] == 1
+
+
+def test_time_is_booked_on_the_stage_that_took_it(engine):
     job = job_of()
     started = time.monotonic()
-    engine.start()
-    finished(engine, job)
+    results(submitted(engine, job))
     total = time.monotonic() - started
     assert set(job.seconds) == set(Stage)
     assert all(spent > 0 for spent in job.seconds.values())
     assert sum(job.seconds.values()) <= total + 0.1
 
 
-def test_steps_are_told_in_order(make_engine):
-    engine, steps = make_engine(), []
-    engine.start()
-    finished(engine, job_of(on_step=steps.append))
+def test_steps_are_told_in_order(engine):
+    steps = []
+    results(submitted(engine, job_of(), on_step=steps.append))
     assert [(step.side, step.step) for step in steps] == [(side, step) for side in Side for step in range(1, 6)]
-    assert all(step.bits_kept == pytest.approx(float(step.bits.sum())) for step in steps)
 
 
-def pending(role, rows, tokens=5, model=DIGEST):
-    return Pending(model=model, evaluation=Evaluation(role=role, inputs={"features": torch.zeros(rows, tokens, 8)}))
-
-
-def test_batches_join_equal_calls_up_to_the_row_budget():
-    grad, head = Role.VISION_TAIL_GRAD, Role.VISION_HEAD
-    items = [pending(grad, 4), pending(head, 1), pending(grad, 4), pending(grad, 4), pending(grad, 4, tokens=6)]
-    assert batches(items, max_rows=8) == [[0, 2], [1], [3], [4]]
-
-
-def test_batches_keep_models_apart_and_lose_nothing():
-    items = [pending(Role.TEXT_TAIL, 1, model=model) for model in ("a", "b", "a")]
-    assert batches(items, max_rows=8) == [[0, 2], [1]]
-    assert batches([pending(Role.TEXT_TAIL, 20)], max_rows=8) == [[0]]
-    assert batches([], max_rows=8) == []
-
-
-@pytest.mark.parametrize(("running", "expected"), [(0, ["a", "b"]), (1, ["a"]), (2, []), (3, [])])
-def test_admission_fills_the_free_places_oldest_first(running, expected):
-    assert admit(["a", "b", "c"], running, EngineLimits(max_running=2)) == expected
-
-
-def key(content, model=DIGEST, layer=1, role=Role.VISION_HEAD):
-    return CacheKey(model=model, role=role, layer=layer, content=content)
-
-
-def test_cache_forgets_the_least_recently_used_beyond_its_bytes():
-    cache = FeatureCache(max_bytes=80)
-    for content in "ab":
-        cache.put(key(content), (torch.zeros(10),))
-    assert cache.get(key("a")) is not None
-    cache.put(key("c"), (torch.zeros(10),))
-    assert cache.get(key("b")) is None
-    assert cache.get(key("a")) is not None
-    assert (len(cache), cache.size_bytes) == (2, 80)
-
-
-def test_cache_does_not_keep_what_is_larger_than_itself():
-    cache = FeatureCache(max_bytes=8)
-    cache.put(key("a"), (torch.zeros(10),))
-    assert (len(cache), cache.size_bytes) == (0, 0)
-
-
-def test_cache_keeps_apart_what_differs_in_any_part_of_the_key():
-    cache = FeatureCache(max_bytes=1000)
-    cache.put(key("a"), (torch.zeros(1),))
-    assert cache.get(key("b")) is None
-    assert cache.get(key("a", model="1" * 64)) is None
-    assert cache.get(key("a", layer=2)) is None
-    assert cache.get(key("a", role=Role.VISION_TAIL)) is None
+def test_nothing_is_left_of_jobs_that_ended(engine):
+    results(submitted(engine, *(job_of(seed, key=seed) for seed in range(20))))
+    census = engine.roster.census()
+    assert (census.waiting, census.running, census.callers) == (0, 0, 0)
+    assert engine.roster._by_key == {}

@@ -1,15 +1,31 @@
 import math
+from collections import Counter
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import normalize
 
 from fakes.graphs import FakeGraphs, encoder_input
-from m2ib_server.methods import Evaluation, M2IBSettings, MaskShape, Side, StepDone, explain, score
+from m2ib_server.methods import (
+    Evaluation,
+    Event,
+    M2IBSettings,
+    MaskShape,
+    Side,
+    StepDone,
+    attribution_so_far,
+    explain,
+    score,
+    spread_of,
+    work,
+)
 from m2ib_server.methods.bottleneck import information_nats, initial_alpha, noised_features
 
-SETTINGS = M2IBSettings(beta=0.1, steps=4, samples=3, learning_rate=1.0, mask_shape=MaskShape.CHANNEL, seed=7)
+SETTINGS = M2IBSettings(beta=0.1, text_beta=0.1, steps=4, samples=3, learning_rate=1.0, mask_shape=MaskShape.CHANNEL, seed=7)
 
 
 def run(method, graphs):
@@ -20,8 +36,8 @@ def run(method, graphs):
             wanted = method.send(answer)
         except StopIteration as stop:
             return stop.value, steps
-        if isinstance(wanted, StepDone):
-            steps.append(wanted)
+        if isinstance(wanted, Event):
+            steps += [wanted] if isinstance(wanted, StepDone) else []
             answer = ()
         else:
             several = wanted if isinstance(wanted, tuple) else (wanted,)
@@ -52,16 +68,16 @@ def test_information_and_its_gradient_stay_finite_where_the_naive_form_overflows
 
 
 def test_a_mask_that_keeps_everything_adds_no_noise():
-    features, noise = torch.randn(1, 4, 6), torch.randn(3, 4, 6)
+    features, noise = torch.randn(1, 4, 6), torch.randn(1, 3, 4, 6)
     kept = noised_features(features, torch.full((1, 4, 6), 60.0), noise)
-    torch.testing.assert_close(kept, features.expand(3, 4, 6))
+    torch.testing.assert_close(kept, features.expand(1, 3, 4, 6))
     dropped = noised_features(features, torch.full((1, 4, 6), -60.0), noise)
     torch.testing.assert_close(dropped, noise)
 
 
-@pytest.mark.parametrize(("shape", "size"), [(MaskShape.CHANNEL, (1, 4, 6)), (MaskShape.TOKEN, (1, 4, 1))])
+@pytest.mark.parametrize(("shape", "size"), [(MaskShape.CHANNEL, (2, 4, 6)), (MaskShape.TOKEN, (2, 4, 1))])
 def test_mask_has_one_value_per_channel_or_per_token(shape, size):
-    alpha = initial_alpha(torch.randn(1, 4, 6), shape)
+    alpha = initial_alpha(torch.randn(1, 4, 6), shape, repeats=2)
     assert alpha.shape == size
     assert alpha.requires_grad
     assert (alpha == 5).all()
@@ -98,6 +114,74 @@ def test_same_seed_same_map_and_other_seed_another():
     assert not torch.equal(first.course[Side.IMAGE][-1].bits, other.course[Side.IMAGE][-1].bits)
 
 
+@pytest.mark.parametrize("shape", list(MaskShape))
+def test_a_repeat_equals_a_single_run_with_its_seed(shape):
+    together = explained(seed=7, repeats=3, mask_shape=shape)
+    for side in Side:
+        for repeat in range(3):
+            alone = explained(seed=7 + repeat, mask_shape=shape).course[side][-1].bits
+            torch.testing.assert_close(together.course[side][-1].repeat_bits[repeat], alone, rtol=1e-4, atol=1e-4)
+        mean = together.course[side][-1].repeat_bits.mean(dim=0)
+        torch.testing.assert_close(together.course[side][-1].bits, mean)
+
+
+def test_the_last_seed_of_all_is_followed_by_the_first():
+    together = explained(seed=2**64 - 1, repeats=2).course[Side.IMAGE][-1].repeat_bits[1]
+    torch.testing.assert_close(together, explained(seed=0).course[Side.IMAGE][-1].bits, rtol=1e-4, atol=1e-4)
+
+
+def test_each_side_has_a_beta_of_its_own():
+    plain, other = explained(beta=0.1, text_beta=0.1), explained(beta=0.1, text_beta=2.0)
+    assert torch.equal(plain.course[Side.IMAGE][-1].bits, other.course[Side.IMAGE][-1].bits)
+    assert other.course[Side.TEXT][-1].bits_kept < plain.course[Side.TEXT][-1].bits_kept
+
+
+def test_work_counts_the_rows_that_an_explanation_evaluates():
+    graphs = FakeGraphs()
+    explained(graphs, repeats=2)
+    evaluated = Counter()
+    for role, rows in graphs.calls:
+        evaluated[role] += rows
+    settings = replace(SETTINGS, repeats=2)
+    assert evaluated == Counter(work(settings, tuple(Side)))
+
+
+def test_what_is_done_so_far_is_an_attribution():
+    method = explain(encoder_input(Side.IMAGE, 1), encoder_input(Side.TEXT, 2), SETTINGS, tuple(Side))
+    graphs, answer, events = FakeGraphs(), None, []
+    while sum(isinstance(event, StepDone) for event in events) < 3:
+        wanted = method.send(answer)
+        if isinstance(wanted, Event):
+            events.append(wanted)
+            answer = ()
+            if len(events) == 1:
+                assert attribution_so_far(events) is None
+            continue
+        several = wanted if isinstance(wanted, tuple) else (wanted,)
+        answer = tuple(tensor for each in several for tensor in graphs.run(each.role, each.inputs))
+    partial, whole = attribution_so_far(events), explained()
+    assert partial.is_partial
+    assert not whole.is_partial
+    assert set(partial.course) == {Side.IMAGE}
+    assert partial.similarity == whole.similarity
+    assert torch.equal(partial.course[Side.IMAGE][-1].bits, whole.course[Side.IMAGE][2].bits)
+
+
+def test_the_spread_of_repeats_is_their_standard_deviation_and_rank_correlation():
+    bits = torch.tensor([[1.0, 2.0, 3.0, 3.0], [2.0, 4.0, 8.0, 1.0], [5.0, 5.0, 5.0, 6.0]])
+    spread = spread_of(bits)
+    np.testing.assert_allclose(spread.std, bits.numpy().std(axis=0, ddof=1))
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    expected = np.mean([spearmanr(bits[one], bits[other]).statistic for one, other in pairs])
+    assert spread.stability == pytest.approx(expected)
+    assert spread_of(bits[:1]) is None
+
+
+def test_repeats_that_agree_on_nothing_but_a_constant_are_stable():
+    assert spread_of(torch.ones(3, 4)).stability == 1
+    assert spread_of(torch.tensor([[1.0, 1.0], [1.0, 2.0]])).stability == 0
+
+
 def test_similarity_is_the_cosine_without_a_bottleneck():
     graphs = FakeGraphs()
     image, text = encoder_input(Side.IMAGE, 1), encoder_input(Side.TEXT, 2)
@@ -126,9 +210,9 @@ def test_heads_and_target_embeddings_are_evaluated_once():
 def test_noised_rows_are_never_kept():
     method = explain(encoder_input(Side.IMAGE, 1), encoder_input(Side.TEXT, 2), SETTINGS, tuple(Side))
     graphs, answer, digests = FakeGraphs(), None, {}
-    for _ in range(6):
+    for _ in range(7):
         wanted = method.send(answer)
-        if isinstance(wanted, StepDone):
+        if isinstance(wanted, Event):
             answer = ()
             continue
         several = wanted if isinstance(wanted, tuple) else (wanted,)

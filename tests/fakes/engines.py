@@ -1,0 +1,49 @@
+"""Engines over fake graphs, and jobs for them."""
+
+import torch
+
+from fakes.graphs import DIGEST, FakeGraphs, encoder_input
+from m2ib_server.engine import Caller, CostModel, Engine, Evaluator, FeatureCache, Job, Roster
+from m2ib_server.methods import M2IBSettings, MaskShape, Side, attribution_so_far, explain, work
+from m2ib_server.runtime import Device, DeviceKind
+from m2ib_server.settings import EngineLimits
+
+SECONDS = 10
+SETTINGS = M2IBSettings(
+    beta=0.1, text_beta=0.1, steps=5, samples=3, learning_rate=1.0, mask_shape=MaskShape.CHANNEL, seed=7
+)
+CPU = Device(kind=DeviceKind.CPU, torch_device=torch.device("cpu"), threads=1, providers=[])
+
+
+def engine_of(graphs: FakeGraphs, **limits) -> Engine:
+    """Make an engine, not started."""
+    bounds, costs = EngineLimits(**limits), CostModel()
+    cache = FeatureCache(bounds.cache_bytes)
+    evaluator = Evaluator({DIGEST: graphs}, max_rows=bounds.max_rows, cache=cache, costs=costs)
+    return Engine(Roster(bounds, costs), evaluator, CPU)
+
+
+def job_of(seed=1, *, settings=SETTINGS, tokens=5, **kwargs) -> Job:
+    """Make a job that explains a pair that the seed decides."""
+    pair = encoder_input(Side.IMAGE, seed), encoder_input(Side.TEXT, seed, tokens=tokens)
+    method = explain(*pair, settings, tuple(Side))
+    known = {"rows": settings.rows, "work": work(settings, tuple(Side)), "so_far": attribution_so_far}
+    return Job(method, model=DIGEST, **(known | kwargs))
+
+
+def submitted(engine: Engine, *jobs: Job, **kwargs) -> list[Caller]:
+    """Submit jobs, each with a caller of its own."""
+    callers = [Caller(**kwargs) for _ in jobs]
+    for job, caller in zip(jobs, callers, strict=True):
+        engine.submit(job, caller)
+    return callers
+
+
+def results(callers: list[Caller]) -> list:
+    """Wait for every caller's answer."""
+    return [caller.reply.result(timeout=SECONDS) for caller in callers]
+
+
+def final_bits(attribution, side=Side.IMAGE):
+    """Return a side's attribution."""
+    return attribution.course[side][-1].bits
