@@ -28,6 +28,7 @@ from m2ib_export.demo.metric import lift, pointing
 from m2ib_export.demo.phrase import all_phrases
 from m2ib_export.demo.trial import text_embeddings
 from m2ib_export.demo.vocabulary import learn_tokenizer
+from m2ib_export.recipe import EFFORTS, parse_recipe
 
 LIMIT_BYTES = 12_000_000
 HELD_OUT_SEED = 9_000_000
@@ -93,7 +94,7 @@ def test_recipe_fits_the_model(model: CLIPModel) -> None:
     assert 0 <= recipe["vision_layer"] < model.config.vision_config.num_hidden_layers - 1
     assert 0 <= recipe["text_layer"] < model.config.text_config.num_hidden_layers - 1
     assert recipe["fit"] == "letterbox"
-    assert recipe["defaults"]["mask_shape"] in ("channel", "token")
+    assert set(parse_recipe(recipe).efforts) <= set(EFFORTS)
     texts = (CHECKPOINT / recipe["reference_texts"]).read_text(encoding="utf-8").splitlines()
     assert 40 <= len(set(texts)) == len(texts) <= 80
 

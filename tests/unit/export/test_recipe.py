@@ -4,7 +4,17 @@ import pytest
 
 from m2ib.v1 import settings_pb2
 from m2ib_export.errors import RecipeInvalid
-from m2ib_export.recipe import FITS, MASK_SHAPES, MaskDefaults, Recipe, override, parse_recipe, read_recipe
+from m2ib_export.recipe import (
+    EFFORTS,
+    FITS,
+    MASK_SHAPES,
+    EffortDefaults,
+    MaskDefaults,
+    Recipe,
+    override,
+    parse_recipe,
+    read_recipe,
+)
 
 FULL = {
     "name": "chest",
@@ -13,9 +23,9 @@ FULL = {
     "text_layer": 3,
     "fit": "stretch",
     "defaults": {
-        "mask_shape": "token",
-        "channel": {"beta": 0.2, "steps": 12, "samples": 4, "learning_rate": 0.5},
+        "channel": {"beta": 0.2, "text_beta": 0.4, "steps": 12, "samples": 4, "learning_rate": 0.5},
         "token": {"beta": 1},
+        "efforts": {"fast": {"mask_shape": "token", "settings": {"steps": 20, "samples": 2}, "repeats": 2}},
     },
     "reference_texts": "radiology",
 }
@@ -24,8 +34,8 @@ FULL = {
 def test_a_checkpoint_without_a_recipe_has_the_defaults(tmp_path):
     recipe = read_recipe(tmp_path)
     assert recipe == Recipe()
-    assert (recipe.fit, recipe.mask_shape, recipe.reference_texts) == ("letterbox", "channel", "general")
-    assert recipe.channel == MaskDefaults(beta=0.1, steps=10, samples=10, learning_rate=1.0)
+    assert (recipe.fit, recipe.reference_texts) == ("letterbox", "general")
+    assert recipe.channel == MaskDefaults(beta=0.1, text_beta=0.1, steps=10, samples=10, learning_rate=1.0)
 
 
 def test_every_field_of_a_recipe_is_read():
@@ -35,9 +45,9 @@ def test_every_field_of_a_recipe_is_read():
         vision_layer=4,
         text_layer=3,
         fit="stretch",
-        mask_shape="token",
-        channel=MaskDefaults(beta=0.2, steps=12, samples=4, learning_rate=0.5),
+        channel=MaskDefaults(beta=0.2, text_beta=0.4, steps=12, samples=4, learning_rate=0.5),
         token=MaskDefaults(beta=1),
+        efforts={"fast": EffortDefaults(mask_shape="token", settings=MaskDefaults(steps=20, samples=2), repeats=2)},
         reference_texts="radiology",
     )
 
@@ -64,7 +74,12 @@ def test_reference_texts_beside_the_recipe_are_found(tmp_path):
         ({"vision_layer": "9"}, "vision_layer: seen '9'; allowed: a whole number"),
         ({"text_layer": True}, "text_layer: seen True; allowed: a whole number"),
         ({"fit": "crop"}, "fit: seen 'crop'; allowed: letterbox, centre_crop, stretch"),
-        ({"defaults": {"mask_shape": "row"}}, "defaults.mask_shape: seen 'row'; allowed: channel, token"),
+        ({"defaults": {"efforts": {"quick": {}}}}, "defaults.efforts: seen the field 'quick'; allowed: published"),
+        ({"defaults": {"efforts": {"fast": {}}}}, "defaults.efforts.fast.mask_shape: seen 'None'; allowed: channel"),
+        (
+            {"defaults": {"efforts": {"fast": {"mask_shape": "token", "repeats": 0}}}},
+            "defaults.efforts.fast.repeats: seen 0; allowed: a whole number above 0",
+        ),
         ({"defaults": {"token": 3}}, "defaults.token: seen int; allowed: a JSON object"),
         ({"defaults": {"token": {"beta": 0}}}, "defaults.token.beta: seen 0; allowed: above 0, at most 100"),
         ({"defaults": {"token": {"beta": float("nan")}}}, "defaults.token.beta: seen nan"),
@@ -82,6 +97,15 @@ def test_a_recipe_that_is_no_json_is_refused(tmp_path):
     (tmp_path / "m2ib.json").write_text("{", encoding="utf-8")
     with pytest.raises(RecipeInvalid, match="a JSON object"):
         read_recipe(tmp_path)
+
+
+def test_a_manifest_has_every_effort_and_the_recipe_wins():
+    efforts = {each.effort: each for each in parse_recipe(FULL).to_defaults().efforts}
+    assert set(efforts) == set(EFFORTS.values()) == set(settings_pb2.Effort.values()) - {0}
+    assert efforts[settings_pb2.EFFORT_FAST].repeats == 2
+    published = efforts[settings_pb2.EFFORT_PUBLISHED]
+    assert published.mask_shape == settings_pb2.MASK_SHAPE_CHANNEL
+    assert (published.settings.beta, published.settings.text_beta) == (0.2, 0.4)
 
 
 def test_every_fit_and_mask_shape_of_the_contract_has_a_word():

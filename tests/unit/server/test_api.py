@@ -1,10 +1,9 @@
 import asyncio
 import threading
 
-import grpc
 import pytest
 import torch
-from google.rpc import code_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import settings_pb2
@@ -18,7 +17,7 @@ from m2ib_server.methods import MaskShape, Side, StepDone
 
 
 def step(number):
-    return StepDone(side=Side.IMAGE, step=number, steps=9, loss=0.0, similarity=0.5, bits=torch.ones(3))
+    return StepDone(side=Side.IMAGE, step=number, steps=9, loss=0.0, similarity=0.5, repeat_bits=torch.ones(1, 3))
 
 
 def every_error(root=errors.ServiceError):
@@ -42,10 +41,22 @@ def test_every_error_has_a_reason_of_its_own():
         (request.SIDE_BY_PROTO, settings_pb2.Side.values(), settings_pb2.SIDE_UNSPECIFIED),
         (request.MASK_SHAPE_BY_PROTO, settings_pb2.MaskShape.values(), settings_pb2.MASK_SHAPE_UNSPECIFIED),
         (request.FIT_BY_PROTO, settings_pb2.Fit.values(), settings_pb2.FIT_UNSPECIFIED),
+        (request.PRIORITY_BY_PROTO, pb.Priority.values(), pb.PRIORITY_UNSPECIFIED),
     ],
 )
 def test_every_enum_value_of_the_wire_is_read(table, values, unspecified):
     assert set(table) == set(values) - {unspecified}
+
+
+def test_every_choice_of_what_happens_at_a_deadline_is_read():
+    assert set(request.WANTS_PARTIAL_BY_PROTO) == set(pb.OnDeadline.values())
+
+
+def test_every_field_and_number_of_a_batch_status_is_that_of_google_rpc_status():
+    ours, theirs = pb.RequestStatus.DESCRIPTOR, status_pb2.Status.DESCRIPTOR
+    assert [(field.name, field.number, field.type) for field in ours.fields] == [
+        (field.name, field.number, field.type) for field in theirs.fields
+    ]
 
 
 def test_every_enum_value_of_the_domain_is_written():
@@ -66,14 +77,14 @@ def test_every_stage_has_a_timing():
 
 def test_the_status_of_a_busy_server_says_when_to_come_back():
     status = rich_status(errors.QueueFull(depth=3, limit=3), "id")
-    assert status.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert b"google.rpc.RetryInfo" in dict(status.trailing_metadata)["grpc-status-details-bin"]
+    assert status.code == code_pb2.RESOURCE_EXHAUSTED
+    assert any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in status.details)
 
 
 def test_the_status_of_an_unknown_error_has_a_fixed_text():
     status = unknown_status("id")
-    assert status.code.value[0] == code_pb2.INTERNAL
-    assert status.details == "an internal error; the server's log has it under the request id"
+    assert status.code == code_pb2.INTERNAL
+    assert status.message == "an internal error; the server's log has it under the request id"
 
 
 async def test_a_feed_tells_every_step_and_then_ends():
