@@ -16,8 +16,15 @@ def tiny_checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def tiny_package(tiny_checkpoint, tmp_path_factory):
-    return export(tiny_checkpoint, tmp_path_factory.mktemp("package") / "tiny", "--name", "tiny", "--version", "1")
+def kept_packages(request):
+    """A folder where exported packages outlive a run of the tests; `pytest --cache-clear` empties it."""
+    return request.config.cache.mkdir("packages")
+
+
+@pytest.fixture(scope="session")
+def tiny_package(tiny_checkpoint, tmp_path_factory, kept_packages):
+    folder = tmp_path_factory.mktemp("package") / "tiny"
+    return export(tiny_checkpoint, folder, "--name", "tiny", "--version", "1", kept=kept_packages)
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +34,8 @@ def demo_checkpoint():
 
 
 @pytest.fixture(scope="session")
-def demo_package(tmp_path_factory):
-    return export("demo", tmp_path_factory.mktemp("package") / "demo")
+def demo_package(tmp_path_factory, kept_packages):
+    return export("demo", tmp_path_factory.mktemp("package") / "demo", kept=kept_packages)
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,41 @@
-"""Exports packages as an operator would, in a process of its own."""
+"""Exports packages as an operator would, in a process of its own; an export that nothing has changed is not repeated."""
 
+import hashlib
+import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
 
-def export(checkpoint: Path | str, package: Path, *flags: str) -> Path:
+
+def export(checkpoint: Path | str, package: Path, *flags: str, kept: Path | None = None) -> Path:
+    """Export a checkpoint; with a folder of kept packages, copy from there what was exported of the very same."""
+    if kept is None:
+        return _export(checkpoint, package, flags)
+    original = kept / _digest(checkpoint, flags)
+    if not (original / "manifest.json").exists():
+        shutil.rmtree(original, ignore_errors=True)
+        _export(checkpoint, original, flags)
+    shutil.copytree(original, package)
+    return package
+
+
+def _export(checkpoint: Path | str, package: Path, flags: tuple[str, ...]) -> Path:
     command = [sys.executable, "-m", "m2ib_export", str(checkpoint), str(package), *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return package
+
+
+def _digest(checkpoint: Path | str, flags: tuple[str, ...]) -> str:
+    """Digest everything that an export depends on: the exporter, the contract, the pinned libraries, the checkpoint."""
+    code = [Path(place) for name in ("m2ib_export", "m2ib") for place in find_spec(name).submodule_search_locations]
+    digest = hashlib.sha256(repr((str(checkpoint) if isinstance(checkpoint, str) else "", flags)).encode())
+    for root in (*code, CONSTRAINTS, *([checkpoint] if isinstance(checkpoint, Path) else [])):
+        paths = sorted(root.rglob("*")) if root.is_dir() else [root]
+        for path in paths:
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
