@@ -1,4 +1,4 @@
-"""Exports packages as an operator would, in a process of its own; an export that nothing has changed is not repeated."""
+"""Exports packages as an operator would, in a process of its own; what nothing has changed is kept."""
 
 import hashlib
 import shutil

@@ -30,9 +30,7 @@ class Stage:
 def open_stage(folder: Path, **limits) -> Stage:
     """Load a package on the CPU and start an engine; the caller closes it."""
     package = open_package(folder)
-    settings = ServerSettings(
-        models=folder.parent, listen="", device="cpu", threads=2, engine=EngineLimits(**limits)
-    )
+    settings = ServerSettings(models=folder.parent, listen="", device="cpu", threads=2, engine=EngineLimits(**limits))
     engine = build_engine([package], open_device(DeviceKind.CPU, threads=2), settings)
     engine.start()
     return Stage(engine, LoadedModel(package))

@@ -25,7 +25,9 @@ from m2ib_server.methods import (
 )
 from m2ib_server.methods.bottleneck import information_nats, initial_alpha, noised_features
 
-SETTINGS = M2IBSettings(beta=0.1, text_beta=0.1, steps=4, samples=3, learning_rate=1.0, mask_shape=MaskShape.CHANNEL, seed=7)
+SETTINGS = M2IBSettings(
+    beta=0.1, text_beta=0.1, steps=4, samples=3, learning_rate=1.0, mask_shape=MaskShape.CHANNEL, seed=7
+)
 
 
 def run(method, graphs):
