@@ -22,6 +22,7 @@ class FakeGraphs:
         self.head_weight = torch.randn(WIDTH, WIDTH, generator=generator)
         self.tail_weight = torch.randn(WIDTH, EMBEDDING, generator=generator)
         self.calls: list[tuple[Role, int]] = []
+        self.trims = 0
         self.gate = threading.Event()
         self.gate.set()
 
@@ -43,6 +44,9 @@ class FakeGraphs:
 
     def embed(self, features: Tensor) -> Tensor:
         return torch.tanh(features @ self.tail_weight).mean(dim=1)
+
+    def trim(self) -> None:
+        self.trims += 1
 
     def layer(self, role: Role) -> int:
         return 1

@@ -36,6 +36,11 @@ class DeviceModel:
         """Evaluate one graph."""
         return self._graphs[role].run(inputs)
 
+    def trim(self) -> None:
+        """Give back the memory that large batches took."""
+        for graph in self._graphs.values():
+            graph.trim()
+
     def layer(self, role: Role) -> int:
         """Return the bottleneck's block in the encoder that the graph is a part of."""
         return self._manifest.vision.layer if role in VISION_ROLES else self._manifest.text.layer

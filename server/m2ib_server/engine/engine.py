@@ -17,6 +17,7 @@ from m2ib_server.runtime import Device
 from m2ib_server.telemetry import log_event, origin_of
 
 _REMEMBERED_ROUNDS = 8
+_IDLE_SECONDS = 5.0  # without work for so long, memory for large batches is given back
 
 
 class Engine:
@@ -55,8 +56,10 @@ class Engine:
         try:
             with self._device.in_order():
                 while not self.roster.is_over:
-                    if self.roster.wait_for_work(None):
+                    if self.roster.wait_for_work(_IDLE_SECONDS):
                         self._round()
+                    else:
+                        self.evaluator.trim()
         except Exception as error:
             log_event(
                 "engine died",

@@ -24,6 +24,10 @@ class Graphs(Protocol):
         """Evaluate one graph; output rows depend on the input rows of the same index only."""
         ...
 
+    def trim(self) -> None:
+        """Give back the memory that large batches took."""
+        ...
+
     def layer(self, role: Role) -> int:
         """Return the bottleneck's block in the encoder that the graph is a part of."""
         ...
@@ -92,6 +96,11 @@ class Evaluator:
                 tally = self.counts.hits if evaluated[index].is_recalled else self.counts.misses
                 tally[pending[index].evaluation.role] += 1
         return [evaluated[index] for index in range(len(pending))]
+
+    def trim(self) -> None:
+        """Give back the memory that large batches took."""
+        for graphs in self._models.values():
+            graphs.trim()
 
     def _compute(self, pending: Sequence[Pending]) -> list[Answer | Exception]:
         parts: list[list[Answer | Exception]] = [[] for _ in pending]

@@ -129,3 +129,18 @@ def session_options(threads: int, *, is_repacked: bool) -> onnxruntime.SessionOp
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.disable_prepacking", "0" if is_repacked else "1")
     return options
+
+
+def run_options(device: Device, *, shrinks: bool) -> onnxruntime.RunOptions:
+    """Return options for a call; with `shrinks` the memory that it and calls before it took is given back after it."""
+    options = onnxruntime.RunOptions()
+    if shrinks:
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arenas(device))
+    return options
+
+
+def arenas(device: Device) -> str:
+    """Name the arenas that a device's sessions allocate from."""
+    if device.kind is DeviceKind.CPU:
+        return "cpu:0"
+    return f"cpu:0;gpu:{device.torch_device.index or 0}"

@@ -1,6 +1,8 @@
 """Evaluates one frozen graph on torch tensors' own memory: inputs are bound, outputs wrapped, nothing is copied."""
 
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import onnxruntime
@@ -11,13 +13,16 @@ from torch.utils.dlpack import from_dlpack
 from m2ib.v1 import manifest_pb2 as pb
 from m2ib_server.errors import DeviceUnavailable, EvaluationFailed, PackageCorrupt
 from m2ib_server.package import ModelPackage, Role
-from m2ib_server.runtime.device import PROVIDER_BY_KIND, Device, session_options
+from m2ib_server.runtime.device import PROVIDER_BY_KIND, Device, run_options, session_options
 
 ORT_TYPE = {pb.ELEMENT_TYPE_FLOAT32: "tensor(float)", pb.ELEMENT_TYPE_INT64: "tensor(int64)"}
 TORCH_TYPE = {pb.ELEMENT_TYPE_FLOAT32: torch.float32, pb.ELEMENT_TYPE_INT64: torch.int64}
 
 # The tails run once per image or text and share their weights with the gradient graphs, which run every step.
 RARE = frozenset({pb.GRAPH_ROLE_VISION_TAIL, pb.GRAPH_ROLE_TEXT_TAIL})
+
+
+HOLD_SECONDS = 10.0  # how long memory for a large batch is held for the next one
 
 
 class FrozenGraph:
@@ -29,6 +34,7 @@ class FrozenGraph:
         self._session = session
         self._device = device
         self._outputs = [port.name for port in signature.outputs]
+        self._peak = Peak()
 
     def run(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Evaluate the graph. The caller is inside the device's `in_order`.
@@ -42,18 +48,43 @@ class FrozenGraph:
         Raises:
             EvaluationFailed: ONNX Runtime refused or failed; its own text stays in the exception's cause.
         """
-        binding = self._session.io_binding()
         bound = {port.name: _checked(inputs[port.name], port, self._device) for port in self.signature.inputs}
+        rows = next(iter(bound.values())).shape[0]
+        return self._run(bound, shrinks=self._peak.passes(rows, time.monotonic()))
+
+    def trim(self) -> None:
+        """Give back the memory that large batches took: the arena shrinks at the end of a call of one row."""
+        if self._peak.rows:
+            self._run({port.name: _smallest(port, self._device) for port in self.signature.inputs}, shrinks=True)
+            self._peak = Peak()
+
+    def _run(self, bound: Mapping[str, Tensor], *, shrinks: bool) -> tuple[Tensor, ...]:
+        binding = self._session.io_binding()
         for name, tensor in bound.items():
             binding.bind_ortvalue_input(name, onnxruntime.OrtValue.from_dlpack(tensor))
         where = self._device.torch_device
         for name in self._outputs:
             binding.bind_output(name, where.type, where.index or 0)
         try:
-            self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(binding, run_options(self._device, shrinks=shrinks))
         except Exception as error:
             raise EvaluationFailed from error
         return tuple(from_dlpack(value) for value in binding.get_outputs())
+
+
+@dataclass(slots=True)
+class Peak:
+    """The largest batch lately, whose memory the arena holds. `seconds` are on the monotonic clock."""
+
+    rows: int = 0
+    seconds: float = 0.0
+
+    def passes(self, rows: int, now: float) -> bool:
+        """Take note of a batch; return whether the peak is so long past and so much larger that its memory may go."""
+        is_past = 2 * rows <= self.rows and now - self.seconds > HOLD_SECONDS
+        if is_past or rows >= self.rows:
+            self.rows, self.seconds = rows, now
+        return is_past
 
 
 def open_graphs(package: ModelPackage, device: Device) -> dict[Role, FrozenGraph]:
@@ -96,6 +127,13 @@ def _check_ports(path: str, kind: str, ports: list[pb.Port], nodes: list[onnxrun
     seen = [(node.name, node.type, [size if isinstance(size, int) else 0 for size in node.shape]) for node in nodes]
     if seen != allowed:
         raise PackageCorrupt(path, seen=f"{kind} {seen}", allowed=f"{kind} {allowed}")
+
+
+def _smallest(port: pb.Port, device: Device) -> Tensor:
+    """Return an input of one row, two tokens where their number is free, that every graph takes."""
+    free = iter((1, 2, 2))
+    shape = [size or next(free) for size in port.shape]
+    return torch.ones(shape, dtype=TORCH_TYPE[port.element_type], device=device.torch_device)
 
 
 def _checked(tensor: Tensor, port: pb.Port, device: Device) -> Tensor:

@@ -395,3 +395,13 @@ def test_nothing_is_left_of_jobs_that_ended(engine):
     census = engine.roster.census()
     assert (census.waiting, census.running, census.callers) == (0, 0, 0)
     assert engine.roster._by_key == {}
+
+
+def test_an_idle_engine_gives_memory_back(make_engine, graphs, monkeypatch):
+    monkeypatch.setattr("m2ib_server.engine.engine._IDLE_SECONDS", 0.01)
+    engine = make_engine()
+    engine.start()
+    deadline = time.monotonic() + SECONDS
+    while not graphs.trims and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert graphs.trims

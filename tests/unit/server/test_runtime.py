@@ -16,7 +16,16 @@ from m2ib_server.errors import DeviceUnavailable, EvaluationFailed, PackageCorru
 from m2ib_server.package import Role, open_package
 from m2ib_server.package.store import sha256_of
 from m2ib_server.runtime import DeviceKind, open_device, open_graphs
-from m2ib_server.runtime.device import PROVIDER_BY_KIND, check_provider, providers_for, session_options
+from m2ib_server.runtime.device import (
+    PROVIDER_BY_KIND,
+    Device,
+    arenas,
+    check_provider,
+    open_devices,
+    providers_for,
+    session_options,
+)
+from m2ib_server.runtime.graph import HOLD_SECONDS, Peak
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +208,57 @@ def test_only_the_runtime_room_needs_onnxruntime():
         "import sys, m2ib_server.methods, m2ib_server.imaging, m2ib_server.text; sys.exit('onnxruntime' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("threads", "count", "share"), [(2, 1, 2), (2, 2, 1), (8, 3, 2), (1, 4, 1)])
+def test_devices_on_a_cpu_share_its_threads(threads, count, share):
+    devices = open_devices(DeviceKind.CPU, threads=threads, count=count)
+    assert [device.threads for device in devices] == [share] * count
+
+
+def test_the_arenas_of_a_device_are_named_as_onnx_runtime_does():
+    gpu = Device(kind=DeviceKind.CUDA, torch_device=torch.device("cuda", 1), threads=1, providers=[])
+    assert arenas(gpu) == "cpu:0;gpu:1"
+    assert arenas(open_device(DeviceKind.CPU, threads=1)) == "cpu:0"
+
+
+def test_a_peak_is_held_for_a_while_and_then_passes():
+    peak = Peak()
+    assert not peak.passes(100, 0.0)
+    assert not peak.passes(10, HOLD_SECONDS)
+    assert not peak.passes(60, HOLD_SECONDS + 1)  # not much smaller: what is held is of use
+    assert peak.passes(50, HOLD_SECONDS + 1)
+    assert not peak.passes(50, HOLD_SECONDS + 2)
+
+
+def test_a_burst_of_large_batches_does_not_keep_its_memory(demo_package, device):
+    def resident_bytes():
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    graphs = open_graphs(open_package(demo_package), device)
+    signature = graphs[Role.VISION_TAIL_GRAD].signature
+    for graph in graphs.values():
+        graph.trim()  # nothing has run: nothing to give back
+    before = resident_bytes()
+    burst = {port.name: torch.randn(512, *port.shape[1:]) for port in signature.inputs}
+    graphs[Role.VISION_TAIL_GRAD].run(burst)
+    grown = resident_bytes() - before
+    assert grown > 100 << 20
+    for graph in graphs.values():
+        graph.trim()
+    del burst
+    assert resident_bytes() - before < grown / 2
+
+
+def test_every_graph_can_be_trimmed_after_it_ran(graphs):
+    for graph in graphs.values():
+        kinds = {manifest_pb2.ELEMENT_TYPE_FLOAT32: torch.float32, manifest_pb2.ELEMENT_TYPE_INT64: torch.int64}
+        inputs = {}
+        for port in graph.signature.inputs:
+            sizes = iter((3, 4, 4))
+            shape = [size or next(sizes) for size in port.shape]
+            inputs[port.name] = torch.ones(shape, dtype=kinds[port.element_type])
+        before = graph.run(inputs)
+        graph.trim()
+        for first, second in zip(before, graph.run(inputs), strict=True):
+            assert torch.equal(first, second)
