@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _import_official(checkout: Path) -> tuple[ModuleType, ModuleType]:
-    """Import the checkout's bottleneck and methods; OpenAI's `clip`, which they import and do not use, may be absent."""
+    """Import the bottleneck and the methods; OpenAI's `clip`, which they import and do not use, may be absent."""
     sys.path.insert(0, str(checkout))
     sys.modules.setdefault("clip", ModuleType("clip"))
     return importlib.import_module("scripts.iba"), importlib.import_module("scripts.methods")
@@ -77,7 +77,7 @@ def _adapt_model(model: Any) -> Any:
 
 def _pooled(features: Callable[..., Any]) -> Callable[..., Tensor]:
     def call(*arguments: Any) -> Tensor:
-        return features(*arguments).pooler_output
+        return cast("Tensor", features(*arguments).pooler_output)
 
     return call
 
@@ -93,7 +93,7 @@ def _adapt_code(official: ModuleType) -> list[Tensor]:
     def block_then_bottleneck(self: Any, hidden: Tensor, *rest: Any, **keywords: Any) -> Tensor:
         block, bottleneck = self.children()
         (noised,) = bottleneck(block(hidden, *rest, **keywords))
-        return noised
+        return cast("Tensor", noised)
 
     sequential: Any = official.mySequential
     sequential.forward = block_then_bottleneck

@@ -7,7 +7,7 @@ no code with the server or the exporter, so equal maps say that both did the sam
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -59,23 +59,25 @@ class PlainM2IB:
         hidden = vision.pre_layrnorm(vision.embeddings(pixels))
         for block in vision.encoder.layers[: self._settings.image_layer + 1]:
             hidden = block(hidden, None)
-        return hidden
+        return cast("Tensor", hidden)
 
     def _text_features(self, token_ids: Tensor) -> Tensor:
         hidden = self._model.text_model.embeddings(input_ids=token_ids)
         for block in self._model.text_model.encoder.layers[: self._settings.text_layer + 1]:
             hidden = block(hidden, None, is_causal=True)
-        return hidden
+        return cast("Tensor", hidden)
 
     def _image_tail(self, hidden: Tensor) -> Tensor:
         for block in self._model.vision_model.encoder.layers[self._settings.image_layer + 1 :]:
             hidden = block(hidden, None)
-        return self._model.visual_projection(self._model.vision_model.post_layernorm(hidden[:, 0]))
+        pooled = self._model.vision_model.post_layernorm(hidden[:, 0])
+        return cast("Tensor", self._model.visual_projection(pooled))
 
     def _text_tail(self, hidden: Tensor) -> Tensor:
         for block in self._model.text_model.encoder.layers[self._settings.text_layer + 1 :]:
             hidden = block(hidden, None, is_causal=True)
-        return self._model.text_projection(self._model.text_model.final_layer_norm(hidden)[:, -1])
+        pooled = self._model.text_model.final_layer_norm(hidden)[:, -1]
+        return cast("Tensor", self._model.text_projection(pooled))
 
 
 def _optimise(features: Tensor, tail: Tail, target: Tensor, settings: PlainSettings) -> Tensor:
@@ -91,6 +93,6 @@ def _optimise(features: Tensor, tail: Tail, target: Tensor, settings: PlainSetti
         similarity = cosine_similarity(tail(keep * features + spare * noise), target, dim=-1)
         loss = settings.beta * information.mean() - similarity.mean()
         adam.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
     return information.detach()[0].sum(dim=-1)

@@ -14,7 +14,7 @@ def take_turns(contenders: Mapping[str, Contender], *, rounds: int, warm_up: int
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(-warm_up, rounds):
-        order = list(contenders) if turn % 2 == 0 else list(reversed(contenders))
+        order = list(contenders) if turn % 2 == 0 else list(contenders)[::-1]
         for name in order:
             started = time.perf_counter()
             contenders[name]()
