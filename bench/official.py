@@ -113,7 +113,7 @@ def main() -> None:
         ours = Ours(client, subject, course)
         seconds = _take_turns(ours, official, options.rounds)
     _check_similarity(ours.similarity, official.similarity)
-    findings = _correlations(ours.bits, official.bits)
+    findings = _findings(seconds) | _correlations(ours.bits, official.bits)
     _report(subject, course, seconds, findings).write(options.out)
 
 
@@ -159,12 +159,19 @@ def _official(checkout: Path, subject: Subject, course: Course, model: Model, fo
 
 
 def _take_turns(ours: Ours, official: Official, rounds: int) -> dict[str, list[float]]:
-    """Measure ours several times for each turn of the official code, which takes minutes."""
+    """Measure ours several times before, between and after the turns of the official code, which take a minute each."""
     seconds: dict[str, list[float]] = {OURS: [], OFFICIAL: []}
-    turns = [(OURS, ours.explain, OURS_PER_TURN), (OFFICIAL, official.explain, 1)] * rounds
-    for name, explain, times in turns:
+    between = [(OURS, ours.explain, OURS_PER_TURN)]
+    for name, explain, times in [*between, *[(OFFICIAL, official.explain, 1), *between] * rounds]:
         seconds[name] += take_turns({name: explain}, rounds=times, warm_up=0)[name]
     return seconds
+
+
+def _ratios(seconds: Mapping[str, Sequence[float]]) -> list[float]:
+    """Each turn of the official code as a multiple of the median of ours just before and just after it."""
+    ours = seconds[OURS]
+    neighbours = [ours[turn * OURS_PER_TURN : (turn + 2) * OURS_PER_TURN] for turn in range(len(seconds[OFFICIAL]))]
+    return [taken / statistics.median(near) for taken, near in zip(seconds[OFFICIAL], neighbours, strict=True)]
 
 
 def _token_bits(explanation: Explanation) -> Bits:
@@ -178,6 +185,15 @@ def _token_bits(explanation: Explanation) -> Bits:
 def _check_similarity(ours: float, official: float) -> None:
     if not abs(ours - official) <= ALLOWED_DIFFERENCE:
         raise ValueError(f"the pair's similarity: seen {ours} here and {official} there; they have to be the same")
+
+
+def _findings(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    ratios = _ratios(seconds)
+    return {
+        "ratio of the medians": statistics.median(seconds[OFFICIAL]) / statistics.median(seconds[OURS]),
+        "ratio within one turn, lowest": min(ratios),
+        "ratio within one turn, highest": max(ratios),
+    }
 
 
 def _correlations(ours: Sequence[Bits], official: Sequence[Bits]) -> dict[str, float]:
