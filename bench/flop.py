@@ -26,6 +26,7 @@ def _node_events(graph: Path, feed: Feed) -> list[dict[str, Any]]:
     """Run the graph once and return ONNX Runtime's record of each node that counts."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_prepacking", "1")  # repacked weights have no shape on record
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")

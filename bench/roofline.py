@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import onnxruntime
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -37,8 +38,9 @@ def main() -> None:
     tokens = len(Tokenizer.from_file(str(subject.checkpoint / "tokenizer.json")).encode(TEXT).ids)
     inputs = {role: _inputs(package.graph(role), _rows(role, options.rows), tokens) for role in Role}
     flop = _count(package, inputs)
-    products, product_flop = _products(package, options.rows)
-    graphs = _graphs(package, open_device(DeviceKind.CPU, threads=options.threads), inputs)
+    device = open_device(DeviceKind.CPU, threads=options.threads)
+    products, product_flop = _products(package, options.rows, device)
+    graphs = _graphs(package, device, inputs)
     seconds = take_turns({**graphs, **products}, rounds=options.rounds, warm_up=2)
     rate = max(work / statistics.median(seconds[name]) for name, work in product_flop.items())
     report = Report(
@@ -109,18 +111,35 @@ def _graphs(package: ModelPackage, device: Device, inputs: Mapping[Role, Inputs]
     return {**contenders, STEP_UNPACKED: functools.partial(unpacked.run, inputs[STEP])}
 
 
-def _products(package: ModelPackage, rows: int) -> tuple[dict[str, Contender], dict[str, int]]:
-    """Plain products: a large square one, and one of the shape of the step's most costly layer."""
+def _products(package: ModelPackage, rows: int, device: Device) -> tuple[dict[str, Contender], dict[str, int]]:
+    """Plain products, of torch and of ONNX Runtime: large square ones, and of the shape of a step's widest layer."""
     features = next(port for port in package.graph(STEP).inputs if port.name == "features")
     _, tokens, width = features.shape
-    shapes = {
-        f"product of two {SQUARE} x {SQUARE} matrices": (SQUARE, SQUARE, SQUARE),
-        "product of the shape of a step's widest layer": (rows * tokens, width, 4 * width),
-    }
     contenders: dict[str, Contender] = {}
-    for name, (height, inner, breadth) in shapes.items():
-        contenders[name] = functools.partial(torch.mm, torch.randn(height, inner), torch.randn(inner, breadth))
-    return contenders, {name: 2 * height * inner * breadth for name, (height, inner, breadth) in shapes.items()}
+    flop: dict[str, int] = {}
+    for height, inner, breadth in ((SQUARE, SQUARE, SQUARE), (rows * tokens, width, 4 * width)):
+        left, right = torch.randn(height, inner), torch.randn(inner, breadth)
+        session = _product_session(right, device)
+        shape = f"{height} x {inner} x {breadth}"
+        contenders[f"product {shape}, torch"] = functools.partial(torch.mm, left, right)
+        contenders[f"product {shape}, ONNX Runtime"] = functools.partial(session.run, None, {"left": left.numpy()})
+        flop |= dict.fromkeys(list(contenders)[-2:], 2 * height * inner * breadth)
+    return contenders, flop
+
+
+def _product_session(right: Tensor, device: Device) -> onnxruntime.InferenceSession:
+    """A graph of one product by constant weights, run with the server's options."""
+    port = functools.partial(helper.make_tensor_value_info, elem_type=TensorProto.FLOAT)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["left", "right"], ["product"])],
+        "product",
+        [port("left", shape=[None, right.shape[0]])],
+        [port("product", shape=[None, right.shape[1]])],
+        [numpy_helper.from_array(right.numpy(), "right")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    options = session_options(device.threads, is_repacked=True)
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=device.providers)
 
 
 def _shares(
