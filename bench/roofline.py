@@ -45,7 +45,7 @@ def main() -> None:
     rate = max(work / statistics.median(seconds[name]) for name, work in product_flop.items())
     report = Report(
         name="roofline",
-        title="Each graph's share of the machine's matrix-multiply rate",
+        title="Each graph against the machine's matrix-multiply rate",
         settings={
             "model": subject.preset,
             "rows of a step": options.rows,
