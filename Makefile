@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/m2ib/v1/*.proto)
 DEMO_TEXT := right mid zone mass
+BENCHMARKS := eager roofline startup export_cost
 
-.PHONY: install proto format lint test test-all demo bench clean
+.PHONY: install proto format lint test test-all demo bench bench-official clean
 
 install: $(VENV)/.installed  ## Install the four distributions, editable, with their tools.
 
@@ -53,8 +54,11 @@ demo: models/demo/manifest.json  ## Explain a phantom film with the demo model, 
 	@echo "    $(BIN)/m2ib-server serve --models models"
 	@echo "    $(BIN)/m2ib explain out/phantom.dcm \"$(DEMO_TEXT)\" --overlay out/overlay.png"
 
-bench: install  ## Time the gradient step against eager PyTorch, as ratios in one run.
-	PYTHONPATH=tests $(BIN)/python bench/step.py
+bench: install  ## Run the benchmarks that need nothing from outside; leave their reports in out/bench.
+	for name in $(BENCHMARKS); do PYTHONPATH=tests $(BIN)/python bench/$$name.py || exit 1; done
+
+bench-official: install  ## Compare with a checkout of the official code: make bench-official CHECKOUT=path.
+	PYTHONPATH=tests $(BIN)/python bench/official.py --checkout "$(CHECKOUT)"
 
 clean:  ## Remove what the other targets made.
 	rm -rf $(VENV) models out
