@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from m2ib_server.bootstrap import build
-from m2ib_server.engine import Engine, Job, LoadedModel
+from m2ib_server.engine import Caller, Engine, Job, LoadedModel
 from m2ib_server.methods import Attribution, M2IBSettings, MaskShape, Side, explain
 from m2ib_server.settings import EngineLimits, ServerSettings
 from plain import PlainM2IB, PlainSettings
@@ -38,11 +38,11 @@ def main() -> None:
     try:
         (model,) = rooms.catalogue
         settings = PlainSettings(image_layer=model.manifest.vision.layer, text_layer=model.manifest.text.layer)
-        contenders = {OURS: _ours(rooms.engine, model, subject, settings), EAGER: _eager(subject, settings)}
+        contenders = {OURS: _ours(next(iter(rooms.fleet)), model, subject, settings), EAGER: _eager(subject, settings)}
         seconds = take_turns(contenders, rounds=options.rounds)
         differences = _differences(contenders[OURS](), contenders[EAGER]())
     finally:
-        rooms.engine.close()
+        rooms.fleet.close()
     report = Report(
         name="eager",
         title="One explanation, image and text: the server's engine against eager PyTorch",
@@ -69,6 +69,7 @@ def _ours(engine: Engine, model: LoadedModel, subject: Subject, settings: PlainS
     pixels = pixel_values(picture(subject.preset))[0]
     own = M2IBSettings(
         beta=settings.beta,
+        text_beta=settings.beta,
         steps=settings.steps,
         samples=settings.samples,
         learning_rate=settings.learning_rate,
@@ -79,9 +80,9 @@ def _ours(engine: Engine, model: LoadedModel, subject: Subject, settings: PlainS
     def run() -> dict[str, Tensor]:
         text = model.text_input(model.tokeniser.encode(TEXT, truncate=False))
         method = explain(model.image_input(pixels), text, own, tuple(Side))
-        job: Job[Attribution] = Job(method, model=model.digest)
-        engine.submit(job)
-        return {side.value: course[-1].bits for side, course in job.reply.result().course.items()}
+        caller: Caller[Attribution] = Caller()
+        engine.submit(Job(method, model=model.digest, rows=own.rows), caller)
+        return {side.value: course[-1].bits for side, course in caller.reply.result().course.items()}
 
     return run
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from m2ib_server.engine import load_model
+from m2ib_server.engine import DeviceModel
 from m2ib_server.package import open_package
 from m2ib_server.runtime import DeviceKind, open_device
 from report import Report
@@ -67,7 +67,7 @@ def _parts(subject: Subject, threads: int) -> dict[str, Contender]:
     return {
         "of it: starting Python and importing": functools.partial(subprocess.run, imports, check=True),
         "of it: checking the package's digests": functools.partial(open_package, subject.package),
-        "of it: loading the graphs": functools.partial(load_model, package, device),
+        "of it: loading the graphs": functools.partial(DeviceModel, package, device),
     }
 
 
