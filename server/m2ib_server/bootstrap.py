@@ -117,6 +117,8 @@ async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
     await status.enter_graceful_shutdown()
     await server.stop(settings.grace_seconds)
     rooms.fleet.close()
+    for engine in rooms.fleet:
+        log_event("engine stopped", **engine.tally())
     servicer.close()
     log_event("stopped", reason=reason)
     return not rooms.ended.is_set()

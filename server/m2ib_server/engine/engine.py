@@ -51,6 +51,18 @@ class Engine:
         if self._thread.is_alive():
             self._thread.join()
 
+    def tally(self) -> dict[str, int]:
+        """Count what was done so far: callers by how their stake ended, calls, rows, hits and misses of the cache."""
+        census, counts = self.roster.census(), self.evaluator.counts
+        return {
+            **{ending.value: count for ending, count in census.endings.items()},
+            "shared": census.shared,
+            "calls": counts.calls.total(),
+            "rows": counts.rows.total(),
+            "cache_hits": counts.hits.total(),
+            "cache_misses": counts.misses.total(),
+        }
+
     def _work(self) -> None:
         torch.set_num_threads(self._device.threads)
         try:

@@ -12,6 +12,7 @@ from m2ib_server.errors import DeadlineExpired, DeadlineTooShort, Draining, Queu
 from m2ib_server.methods import Evaluation, Side, explain
 from m2ib_server.package import Role
 from m2ib_server.settings import EngineLimits
+from m2ib_server.telemetry import FIELDS
 
 SECONDS = 10
 
@@ -405,3 +406,28 @@ def test_an_idle_engine_gives_memory_back(make_engine, graphs, monkeypatch):
     while not graphs.trims and time.monotonic() < deadline:
         time.sleep(0.01)
     assert graphs.trims
+
+
+def test_a_cancellation_reaches_a_job_within_a_step(make_engine):
+    engine = make_engine()
+    steps = []
+
+    def leave(step):
+        steps.append(step)
+        caller.cancel()
+
+    caller = Caller(on_step=leave)
+    engine.submit(job_of(), caller)
+    engine.start()
+    with pytest.raises(CancelledError):
+        caller.reply.result(timeout=SECONDS)
+    assert len(steps) == 1
+
+
+def test_the_tally_counts_every_ending_and_the_work(engine):
+    results(submitted(engine, job_of(1), job_of(2)))
+    tally = engine.tally()
+    assert {ending.value for ending in Ending} < set(tally) <= FIELDS
+    assert tally["answered"] == 2
+    assert tally["rows"] == 2 * (4 + 2 * 5 * 3)
+    assert tally["cache_misses"] == 8
