@@ -88,6 +88,15 @@ BAD_REQUESTS = {
         {"image": pb.Image(tensor=settings_pb2.FloatTensor(shape=[2**31, 2**31, 2**31], data=b"1234"))},
         "image.tensor",
     ),
+    "tensor of a hundred thousand dimensions": (
+        {"image": pb.Image(tensor=settings_pb2.FloatTensor(shape=[2**32 - 1] * 100_000))},
+        "image.tensor",
+    ),
+    "tensor of more dimensions than numpy has": (
+        {"image": pb.Image(tensor=settings_pb2.FloatTensor(shape=[1] * 100, data=b"1234"))},
+        "image.tensor",
+    ),
+    "tensor of two dimensions": ({"image": pb.Image(tensor=tensor(np.zeros((32, 32))))}, "image.tensor"),
     "shapeless tensor": ({"image": pb.Image(tensor=settings_pb2.FloatTensor(data=b"1234"))}, "image.tensor"),
     "bad window": ({"image": pb.Image(encoded=png(), window=pb.Window(center=1, width=0))}, "image.window"),
     "empty text": ({"text": ""}, "text"),
@@ -120,6 +129,7 @@ def test_bad_input_gets_a_status_that_names_the_field(stub, case):
     assert violation.field == field
     assert "seen " in violation.description
     assert "allowed: " in violation.description
+    assert len(violation.description) < 300  # what a caller sent is not sent back at its own length
     assert details["ErrorInfo"].domain == "m2ib.v1"
     assert details["ErrorInfo"].metadata["request_id"] == dict(caught.value.trailing_metadata())["m2ib-request-id"]
 
