@@ -133,6 +133,15 @@ def read_image(image: pb.Image, fit: int, model: LoadedModel, limits: RequestLim
     return ReadImage(rendered=rendered, fitted=fitted, fit=chosen)
 
 
+def read_input(image: pb.Image, fit: int, model: LoadedModel, limits: RequestLimits) -> NDArray[np.float32]:
+    """Bring an image to the model's input [channels, height, width] and let go of all else. Not for an event loop.
+
+    Raises:
+        InvalidField: one of the image's fields is not what is allowed.
+    """
+    return read_image(image, fit, model, limits).fitted.pixel_values
+
+
 def read_tensor(field: str, tensor: settings_pb2.FloatTensor) -> NDArray[np.float32]:
     """Return the values of model input [channels, height, width], read-only.
 

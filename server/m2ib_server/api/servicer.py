@@ -106,11 +106,11 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
             for index, text in enumerate(wire.texts)
         ]
         images = [
-            await self._entry("image", f"images[{index}]", request.read_image, image, wire.fit, model, self._limits)
+            await self._entry("image", f"images[{index}]", request.read_input, image, wire.fit, model, self._limits)
             for index, image in enumerate(wire.images)
         ]
         method = score(
-            [model.image_input(image.fitted.pixel_values) for image in images],
+            [model.image_input(pixel_values) for pixel_values in images],
             [model.text_input(text) for text in texts],
         )
         job: Job[Tensor] = Job(method, model=model.digest, deadline_ns=call.deadline_ns)

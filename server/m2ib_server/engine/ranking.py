@@ -7,6 +7,10 @@ from torch import Tensor
 
 from m2ib_server.package import ModelPackage
 
+# Stored embeddings come from a padded batch and a text's own from a row without padding: the same text differs from
+# itself by rounding, some 1e-7 in a cosine. Cosines of different texts that lie closer than this are no order.
+SAME_WITHIN = 1e-5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceRank:
@@ -28,11 +32,14 @@ class ReferenceTexts:
         self._embeddings = torch.from_numpy(package.reference_embeddings()).to(device)
 
     def rank(self, image_embedding: Tensor, similarity: float) -> ReferenceRank:
-        """Rank a similarity of an image with some text, given the image's normalised embedding [1, width]."""
+        """Rank a similarity of an image with some text, given the image's normalised embedding [1, width].
+
+        Reference texts within `SAME_WITHIN` of the similarity, the same text among them, are no better.
+        """
         similarities = (image_embedding @ self._embeddings.T)[0].cpu()
         best = int(similarities.argmax())
         return ReferenceRank(
-            rank=1 + int((similarities > similarity).sum()),
+            rank=1 + int((similarities > similarity + SAME_WITHIN).sum()),
             references=len(self.texts),
             best_reference=self.texts[best],
             best_similarity=float(similarities[best]),

@@ -1,14 +1,20 @@
 """Requests are read without work that a caller could make large."""
 
+import io
 import time
+import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from m2ib.v1 import settings_pb2
-from m2ib_server.api.request import read_sides, read_tensor
+from m2ib.v1 import attribution_pb2, manifest_pb2, settings_pb2
+from m2ib_server.api.request import read_input, read_sides, read_tensor
 from m2ib_server.errors import InvalidField, TensorInvalid
+from m2ib_server.imaging import ModelInput, Resampling
 from m2ib_server.methods import Side
+from m2ib_server.settings import RequestLimits
 
 BOTH = (Side.IMAGE, Side.TEXT)
 
@@ -56,3 +62,19 @@ def test_a_side_that_is_not_said_is_passed_over_and_none_said_means_both(sides, 
 def test_a_side_twice_is_refused():
     with pytest.raises(InvalidField, match="twice"):
         read_sides([settings_pb2.SIDE_TEXT, settings_pb2.SIDE_TEXT])
+
+
+def test_reading_input_keeps_the_pixel_values_and_not_the_image():
+    model = SimpleNamespace(
+        model_input=ModelInput(size=32, mean=(0.5,) * 3, std=(0.5,) * 3, resampling=Resampling.BICUBIC),
+        manifest=manifest_pb2.Manifest(preprocessing=manifest_pb2.Preprocessing(default_fit=settings_pb2.FIT_STRETCH)),
+    )
+    stream = io.BytesIO()
+    Image.fromarray(np.zeros((1000, 1000), dtype=np.uint8)).save(stream, "PNG")
+    image = attribution_pb2.Image(encoded=stream.getvalue())
+    tracemalloc.start()
+    kept = [read_input(image, 0, model, RequestLimits()) for _ in range(8)]
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [values.shape for values in kept] == [(3, 32, 32)] * 8
+    assert held < 1_000_000  # bytes; one image alone is as many
