@@ -17,6 +17,7 @@ from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
 from m2ib_server import __version__
 from m2ib_server.api import AttributionServicer
 from m2ib_server.engine import Catalogue, Engine, Evaluator, FeatureCache, LoadedModel, load_model, warm_up
+from m2ib_server.errors import PackageCorrupt
 from m2ib_server.package import find_packages, open_package
 from m2ib_server.runtime import DeviceKind, open_device
 from m2ib_server.settings import ServerSettings
@@ -45,9 +46,8 @@ def build(settings: ServerSettings) -> Rooms:
     """Open every package, load it, and run every graph once.
 
     Raises:
-        PackageCorrupt: a package is not what its manifest says.
+        PackageCorrupt: a package is not what its manifest says, or its warm-up failed.
         DeviceUnavailable: the device cannot be had.
-        ServiceError: the warm-up failed.
     """
     device = open_device(DeviceKind(settings.device), threads=settings.threads)
     models = [load_model(open_package(folder), device) for folder in find_packages(settings.models)]
@@ -61,12 +61,23 @@ def build(settings: ServerSettings) -> Rooms:
     rooms.engine.start(on_death=rooms.ended.set)
     try:
         for model in catalogue:
-            warm_up(model, rooms.engine)
+            _warm_up(model, rooms.engine)
             log_event("model ready", model=model.manifest.name, version=model.manifest.version, digest=model.digest)
     except BaseException:
         rooms.engine.close()
         raise
     return rooms
+
+
+def _warm_up(model: LoadedModel, engine: Engine) -> None:
+    """Run every graph once; whatever that ends in is the package's fault, which has passed every other check."""
+    try:
+        warm_up(model, engine)
+    except PackageCorrupt:
+        raise
+    except Exception as error:  # KeyError, TimeoutError, whatever a runtime raises: an operator needs the folder
+        seen = f"a warm-up that ended in {type(error.__cause__ or error).__name__}"
+        raise PackageCorrupt(str(model.package.folder), seen=seen, allowed="graphs that run on its inputs") from error
 
 
 async def serve(rooms: Rooms, settings: ServerSettings) -> bool:

@@ -24,10 +24,8 @@ from m2ib_server.imaging import (
     render_tensor,
 )
 from m2ib_server.methods import M2IBSettings, MaskShape, Side
-from m2ib_server.settings import RequestLimits
+from m2ib_server.settings import MAX_BETA, MAX_LEARNING_RATE, RequestLimits
 
-MAX_BETA = 100.0
-MAX_LEARNING_RATE = 10.0
 _TENSOR_DIMENSIONS = 3
 
 SIDE_BY_PROTO: dict[int, Side] = {settings_pb2.SIDE_IMAGE: Side.IMAGE, settings_pb2.SIDE_TEXT: Side.TEXT}
