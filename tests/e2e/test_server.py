@@ -201,6 +201,27 @@ def test_every_step_is_told_and_the_explanation_comes_last(stub):
         assert event.progress.bits_kept == step.bits_kept
 
 
+@pytest.mark.parametrize("model", ["tiny", "demo"])
+def test_the_bits_kept_are_those_of_the_patches_and_of_the_tokens(stub, model):
+    explanation = stub.Explain(explain_request(model=model), timeout=SECONDS).explanation
+    grid = np.frombuffer(explanation.image.grid_bits.data, "<f4")
+    assert explanation.image.trace[-1].bits_kept == pytest.approx(grid.sum(), rel=1e-5)
+    tokens = [token.bits for token in explanation.text.tokens]
+    assert explanation.text.trace[-1].bits_kept == pytest.approx(sum(tokens), rel=1e-5)
+
+
+def test_a_map_that_no_message_holds_is_refused_before_the_first_step(tiny_package, tmp_path):
+    flags = ("--max-message-mebibytes", "4", "--max-image-mebibytes", "3")
+    request = explain_request(image=pb.Image(encoded=png((1000, 900))), outputs=[pb.OUTPUT_ORIGINAL_MAP])
+    with running_server(tiny_package, tmp_path, *flags) as running, grpc.insecure_channel(running.address) as channel:
+        stub = attribution_pb2_grpc.AttributionServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stub.ExplainStream(pb.ExplainStreamRequest(request=request), timeout=SECONDS))
+        assert details_of(caught.value)["BadRequest"].field_violations[0].field == "outputs"
+        request.sides.append(settings_pb2.SIDE_TEXT)  # no map is made
+        assert stub.Explain(request, timeout=SECONDS).explanation.HasField("text")
+
+
 def test_the_same_request_gives_the_same_answer_streamed_or_not_cached_or_not(stub):
     request = explain_request(image=pb.Image(encoded=png(seed=77)), settings=settings_pb2.Settings(seed=5))
     first = stub.Explain(request, timeout=SECONDS).explanation

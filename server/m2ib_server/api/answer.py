@@ -14,6 +14,7 @@ from m2ib_server.errors import InvalidField
 from m2ib_server.imaging import (
     Affine,
     Fit,
+    RenderedImage,
     Rendering,
     draw_overlay,
     encode_rendering,
@@ -53,6 +54,21 @@ def grid_of(step: StepDone, model: LoadedModel) -> NDArray[np.float32]:
     return patches.reshape(vision.grid_rows, vision.grid_columns)
 
 
+def bits_kept(step: StepDone, model: LoadedModel) -> float:
+    """Return the information that a mask lets through, in bits: of an image its patches', of a text all tokens'."""
+    return float(grid_of(step, model).sum()) if step.side is Side.IMAGE else step.bits_kept
+
+
+def check_original_map(rendered: RenderedImage, outputs: frozenset[int], max_bytes: int) -> None:
+    """Refuse a map at the original's size that does not fit into a message.
+
+    Raises:
+        InvalidField: naming the sizes, in bytes.
+    """
+    if pb.OUTPUT_ORIGINAL_MAP in outputs:
+        _check_size(4 * rendered.width * rendered.height, max_bytes)
+
+
 def write_progress(step: StepDone, model: LoadedModel, *, partial_maps: bool) -> pb.Progress:
     """Write one step."""
     progress = pb.Progress(
@@ -60,7 +76,7 @@ def write_progress(step: StepDone, model: LoadedModel, *, partial_maps: bool) ->
         step=step.step,
         steps=step.steps,
         similarity=step.similarity,
-        bits_kept=step.bits_kept,
+        bits_kept=bits_kept(step, model),
     )
     if partial_maps and step.side is Side.IMAGE:
         progress.partial_grid.CopyFrom(write_tensor(grid_of(step, model)))
@@ -82,7 +98,6 @@ def write_image(
     grid = grid_of(course[-1], model)
     rows, columns = grid.shape
     width, height = image.rendered.width, image.rendered.height
-    _check_size(4 * width * height if pb.OUTPUT_ORIGINAL_MAP in outputs else 0, max_bytes)
     at_model_size = model_map(grid, model.manifest.vision.image_size)
     answer = pb.ImageAttribution(
         grid_bits=write_tensor(grid),
@@ -90,7 +105,7 @@ def write_image(
         grid_to_original=_affine(grid_to_original(image.fitted, rows=rows, columns=columns)),
         original_width=width,
         original_height=height,
-        trace=_trace(course),
+        trace=_trace(course, model),
     )
     if pb.OUTPUT_MODEL_MAP in outputs:
         answer.model_map.CopyFrom(write_tensor(at_model_size))
@@ -106,7 +121,7 @@ def write_image(
     return answer
 
 
-def write_text(course: Sequence[StepDone], encoded: EncodedText) -> pb.TextAttribution:
+def write_text(course: Sequence[StepDone], encoded: EncodedText, model: LoadedModel) -> pb.TextAttribution:
     """Write the scores of tokens and words."""
     scores = score_text(encoded, course[-1].bits.tolist())
     return pb.TextAttribution(
@@ -125,7 +140,7 @@ def write_text(course: Sequence[StepDone], encoded: EncodedText) -> pb.TextAttri
             pb.WordScore(text=word.text, span=_span(word.span), bits=word.bits, normalised=word.normalised)
             for word in scores.words
         ],
-        trace=_trace(course),
+        trace=_trace(course, model),
     )
 
 
@@ -225,5 +240,7 @@ def _span(span: Span | None) -> pb.Span | None:
     return None if span is None else pb.Span(start=span.start, end=span.end)
 
 
-def _trace(course: Sequence[StepDone]) -> list[pb.StepTrace]:
-    return [pb.StepTrace(loss=step.loss, similarity=step.similarity, bits_kept=step.bits_kept) for step in course]
+def _trace(course: Sequence[StepDone], model: LoadedModel) -> list[pb.StepTrace]:
+    return [
+        pb.StepTrace(loss=step.loss, similarity=step.similarity, bits_kept=bits_kept(step, model)) for step in course
+    ]

@@ -150,6 +150,8 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
         sides, outputs = request.read_sides(wire.sides), request.read_outputs(wire.outputs)
         text = await self._aside(self._read_text, wire.text, model, truncate=wire.truncate_text)
         image = await self._aside(request.read_image, wire.image, wire.fit, model, self._limits)
+        if Side.IMAGE in sides:
+            answer.check_original_map(image.rendered, outputs, self._max_bytes)
         return Prepared(
             wire=wire,
             model=model,
@@ -206,7 +208,7 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
             image = answer.write_image(course[Side.IMAGE], prepared.image, model, prepared.outputs, self._max_bytes)
             explanation.image.CopyFrom(image)
         if Side.TEXT in course:
-            explanation.text.CopyFrom(answer.write_text(course[Side.TEXT], prepared.text))
+            explanation.text.CopyFrom(answer.write_text(course[Side.TEXT], prepared.text, model))
         return explanation
 
     def _provenance(self, prepared: Prepared, job: Job[Attribution]) -> pb.Provenance:
