@@ -391,12 +391,43 @@ def boot(models, *flags, **variables):
         ("M2IB_MAX_WAITING", "0"),
         ("M2IB_GRACE_SECONDS", "-1"),
         ("M2IB_REFLECTION", "perhaps"),
+        ("M2IB_MAX_SCORE_IMAGES", "0"),
+        ("M2IB_MAX_SCORE_TEXTS", "many"),
+        ("M2IB_MAX_TEXT_CHARACTERS", "-1"),
     ],
 )
 def test_a_malformed_variable_stops_boot_and_names_itself(tiny_package, variable, value):
     code, said = boot(tiny_package, **{variable: value})
     assert code == 2
     assert variable in said
+
+
+@pytest.mark.parametrize(("image", "message"), [("64", "64"), ("80", "64"), ("48", "32")])
+def test_an_image_larger_than_a_message_stops_boot_and_names_both(tiny_package, image, message):
+    flags = ("--max-image-mebibytes", image, "--max-message-mebibytes", message)
+    code, said = boot(tiny_package, *flags)
+    assert code == 2
+    assert all(flag in said for flag in flags)
+
+
+def test_an_operator_bounds_what_is_scored_and_how_long_a_text_may_be(tiny_package, tmp_path):
+    variables = {"M2IB_MAX_SCORE_IMAGES": "1", "M2IB_MAX_TEXT_CHARACTERS": "10"}
+    image = pb.Image(encoded=png())
+    with (
+        running_server(tiny_package, tmp_path, "--max-score-texts", "2", **variables) as running,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        stub = attribution_pb2_grpc.AttributionServiceStub(channel)
+        limits = stub.GetModel(pb.GetModelRequest(), timeout=SECONDS).model.limits
+        assert (limits.max_score_images, limits.max_score_texts, limits.max_text_characters) == (1, 2, 10)
+        for images, texts, field in (
+            ([image, image], ["a cat"], "images"),
+            ([image], ["a cat"] * 3, "texts"),
+            ([image], ["a cat and a dog"], "texts[0]"),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Score(pb.ScoreRequest(images=images, texts=texts), timeout=SECONDS)
+            assert details_of(caught.value)["BadRequest"].field_violations[0].field == field
 
 
 @pytest.mark.parametrize("value", ["nonsense", "127.0.0.1:", "127.0.0.1:99999", ":1"])
