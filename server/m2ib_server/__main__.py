@@ -2,13 +2,12 @@
 
 import asyncio
 import os
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from m2ib_server import __version__
+from m2ib_server import __version__, flags
 from m2ib_server.errors import ServiceError
 from m2ib_server.settings import (
     DEFAULT_ENGINE,
@@ -35,21 +34,6 @@ EXIT_FAILED = 1
 EXIT_NOT_READY = 3
 
 
-class DeviceChoice(StrEnum):
-    """The devices that can be asked for."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-    TENSORRT = "tensorrt"
-
-
-def _listen_address(value: str) -> str:
-    host, separator, port = value.rpartition(":")
-    if not separator or not host or not port.isdigit() or int(port) > 65535:
-        raise typer.BadParameter(f"seen {value!r}; allowed: host:port with a port from 0 to 65535")
-    return value
-
-
 def available_threads() -> int:
     """Return how many threads this process may run at once: its affinity, bounded by a cgroup's quota."""
     return max(1, min(len(os.sched_getaffinity(0)), _cgroup_threads(Path("/sys/fs/cgroup/cpu.max"))))
@@ -66,91 +50,36 @@ def _cgroup_threads(path: Path) -> int:
 
 @app.command()
 def serve(
-    models: Annotated[
-        Path,
-        typer.Option(
-            envvar="M2IB_MODELS", exists=True, file_okay=False, help="Folder with the model packages to load."
-        ),
-    ],
-    listen: Annotated[
-        str,
-        typer.Option(
-            envvar="M2IB_LISTEN",
-            callback=_listen_address,
-            help="Address to listen on; port 0 takes a free port.",
-        ),
-    ] = "127.0.0.1:50051",
-    device: Annotated[
-        DeviceChoice, typer.Option(envvar="M2IB_DEVICE", help="What evaluates the graphs; never falls back.")
-    ] = DeviceChoice.CPU,
-    threads: Annotated[
-        int | None,
-        typer.Option(envvar="M2IB_THREADS", min=1, help="Compute threads.", show_default="what the machine allows"),
-    ] = None,
-    devices: Annotated[
-        int,
-        typer.Option(
-            envvar="M2IB_DEVICES", min=1, help="Engines: GPUs 0 to N - 1, or N equal shares of the CPU's threads."
-        ),
-    ] = 1,
-    reflection: Annotated[
-        bool, typer.Option(envvar="M2IB_REFLECTION", help="Describe the services to whoever asks.")
-    ] = False,
-    grace_seconds: Annotated[
-        float,
-        typer.Option(envvar="M2IB_GRACE_SECONDS", min=0, help="Time for running requests to finish after SIGTERM."),
-    ] = 30.0,
-    cache_mebibytes: Annotated[
-        int, typer.Option(envvar="M2IB_CACHE_MEBIBYTES", min=0, help="Memory for head features, in MiB.")
-    ] = DEFAULT_ENGINE.cache_bytes // MEBIBYTE,
-    max_waiting: Annotated[
-        int,
-        typer.Option(envvar="M2IB_MAX_WAITING", min=1, help="Requests that may wait; one more is refused."),
-    ] = DEFAULT_ENGINE.max_waiting,
-    max_running: Annotated[
-        int,
-        typer.Option(envvar="M2IB_MAX_RUNNING", min=1, help="Requests of one class under way together, per device."),
-    ] = DEFAULT_ENGINE.max_running,
-    max_rows: Annotated[
-        int,
-        typer.Option(envvar="M2IB_MAX_ROWS", min=1, help="Noise rows evaluated in one call of a graph, per device."),
-    ] = DEFAULT_ENGINE.max_rows,
-    upload_mebibytes: Annotated[
-        int, typer.Option(envvar="M2IB_UPLOAD_MEBIBYTES", min=0, help="Memory for uploaded images, in MiB.")
-    ] = DEFAULT_INTAKE.upload_bytes // MEBIBYTE,
-    upload_seconds: Annotated[
-        float,
-        typer.Option(envvar="M2IB_UPLOAD_SECONDS", min=0.1, help="How long an uploaded image is kept unused."),
-    ] = DEFAULT_INTAKE.upload_seconds,
-    max_message_mebibytes: Annotated[
-        int,
-        typer.Option(envvar="M2IB_MAX_MESSAGE_MEBIBYTES", min=4, max=1024, help="Largest gRPC message, in MiB."),
-    ] = DEFAULT_MESSAGE_BYTES // MEBIBYTE,
-    max_image_mebibytes: Annotated[
-        int, typer.Option(envvar="M2IB_MAX_IMAGE_MEBIBYTES", min=1, help="Largest encoded image, in MiB.")
-    ] = DEFAULT_REQUESTS.max_image_bytes // MEBIBYTE,
-    max_image_megapixels: Annotated[
-        int, typer.Option(envvar="M2IB_MAX_IMAGE_MEGAPIXELS", min=1, help="Largest image, in megapixels.")
-    ] = DEFAULT_REQUESTS.max_image_pixels // 1_000_000,
-    max_steps: Annotated[
-        int, typer.Option(envvar="M2IB_MAX_STEPS", min=1, help="Most optimisation steps of a request.")
-    ] = DEFAULT_REQUESTS.max_steps,
-    max_samples: Annotated[
-        int, typer.Option(envvar="M2IB_MAX_SAMPLES", min=1, help="Most noise rows per step of a request.")
-    ] = DEFAULT_REQUESTS.max_samples,
-    ready_file: Annotated[
-        Path | None,
-        typer.Option(envvar="M2IB_READY_FILE", dir_okay=False, help="File to write host:port to once ready."),
-    ] = None,
-    exit_with_stdin: Annotated[
-        bool, typer.Option(envvar="M2IB_EXIT_WITH_STDIN", help="Stop when standard input ends.")
-    ] = False,
+    models: flags.Models,
+    listen: flags.Listen = "127.0.0.1:50051",
+    device: flags.Device = flags.DeviceChoice.CPU,
+    threads: flags.Threads = None,
+    devices: flags.Devices = 1,
+    reflection: flags.Reflection = False,
+    grace_seconds: flags.GraceSeconds = 30.0,
+    cache_mebibytes: flags.CacheMebibytes = DEFAULT_ENGINE.cache_bytes // MEBIBYTE,
+    max_waiting: flags.MaxWaiting = DEFAULT_ENGINE.max_waiting,
+    max_running: flags.MaxRunning = DEFAULT_ENGINE.max_running,
+    max_rows: flags.MaxRows = DEFAULT_ENGINE.max_rows,
+    upload_mebibytes: flags.UploadMebibytes = DEFAULT_INTAKE.upload_bytes // MEBIBYTE,
+    upload_seconds: flags.UploadSeconds = DEFAULT_INTAKE.upload_seconds,
+    max_message_mebibytes: flags.MaxMessageMebibytes = DEFAULT_MESSAGE_BYTES // MEBIBYTE,
+    max_image_mebibytes: flags.MaxImageMebibytes = DEFAULT_REQUESTS.max_image_bytes // MEBIBYTE,
+    max_image_megapixels: flags.MaxImageMegapixels = DEFAULT_REQUESTS.max_image_pixels // 1_000_000,
+    max_steps: flags.MaxSteps = DEFAULT_REQUESTS.max_steps,
+    max_samples: flags.MaxSamples = DEFAULT_REQUESTS.max_samples,
+    max_score_images: flags.MaxScoreImages = DEFAULT_REQUESTS.max_score_images,
+    max_score_texts: flags.MaxScoreTexts = DEFAULT_REQUESTS.max_score_texts,
+    max_text_characters: flags.MaxTextCharacters = DEFAULT_REQUESTS.max_text_characters,
+    ready_file: flags.ReadyFile = None,
+    exit_with_stdin: flags.ExitWithStdin = False,
 ) -> None:
     """Load every model package below a folder and serve them.
 
     Serves only after every graph of every model has run once. SIGTERM or Ctrl-C stops taking requests, lets the
     running ones finish and ends with exit code 0. Exit code 3: a package, the device or the address cannot be used.
     """
+    flags.check_sizes(max_image_mebibytes, max_message_mebibytes)
     settings = ServerSettings(
         models=models,
         listen=listen,
@@ -167,6 +96,9 @@ def serve(
             max_samples=max_samples,
             max_image_bytes=max_image_mebibytes * MEBIBYTE,
             max_image_pixels=max_image_megapixels * 1_000_000,
+            max_score_images=max_score_images,
+            max_score_texts=max_score_texts,
+            max_text_characters=max_text_characters,
         ),
         engine=EngineLimits(
             max_waiting=max_waiting,
@@ -181,9 +113,7 @@ def serve(
 
 @app.command()
 def health(
-    address: Annotated[
-        str, typer.Option(envvar="M2IB_LISTEN", callback=_listen_address, help="Address of the server.")
-    ] = "127.0.0.1:50051",
+    address: flags.Address = "127.0.0.1:50051",
     service: Annotated[str, typer.Option(help="Service to ask about; empty for the whole server.")] = "",
     timeout_seconds: Annotated[float, typer.Option(min=0.1, help="How long to wait for an answer.")] = 3.0,
 ) -> None:

@@ -28,6 +28,7 @@ from m2ib_server.engine import (
     Roster,
     warm_up,
 )
+from m2ib_server.errors import PackageCorrupt
 from m2ib_server.package import ModelPackage, find_packages, open_package
 from m2ib_server.runtime import Device, DeviceKind, open_devices
 from m2ib_server.settings import ServerSettings
@@ -56,9 +57,8 @@ def build(settings: ServerSettings) -> Rooms:
     """Open every package, load it, and run every graph once.
 
     Raises:
-        PackageCorrupt: a package is not what its manifest says.
+        PackageCorrupt: a package is not what its manifest says, or its warm-up failed.
         DeviceUnavailable: the device cannot be had.
-        ServiceError: the warm-up failed.
     """
     devices = open_devices(DeviceKind(settings.device), threads=settings.threads, count=settings.devices)
     packages = [open_package(folder) for folder in find_packages(settings.models)]
@@ -68,7 +68,7 @@ def build(settings: ServerSettings) -> Rooms:
     try:
         for model in catalogue:
             for engine in rooms.fleet:
-                warm_up(model, engine)
+                _warm_up(model, engine)
             log_event("model ready", model=model.manifest.name, version=model.manifest.version, digest=model.digest)
     except BaseException:
         rooms.fleet.close()
@@ -86,6 +86,17 @@ def build_engine(packages: Sequence[ModelPackage], device: Device, settings: Ser
         costs=costs,
     )
     return Engine(Roster(settings.engine, costs), evaluator, device)
+
+
+def _warm_up(model: LoadedModel, engine: Engine) -> None:
+    """Run every graph once; whatever that ends in is the package's fault, which has passed every other check."""
+    try:
+        warm_up(model, engine)
+    except PackageCorrupt:
+        raise
+    except Exception as error:  # KeyError, TimeoutError, whatever a runtime raises: an operator needs the folder
+        seen = f"a warm-up that ended in {type(error.__cause__ or error).__name__}"
+        raise PackageCorrupt(str(model.package.folder), seen=seen, allowed="graphs that run on its inputs") from error
 
 
 async def serve(rooms: Rooms, settings: ServerSettings) -> bool:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MEBIBYTE = 1 << 20
+MAX_BETA = 100.0  # these two bounds of m2ib.v1.Settings are the contract's, not the operator's
+MAX_LEARNING_RATE = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

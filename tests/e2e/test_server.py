@@ -88,6 +88,15 @@ BAD_REQUESTS = {
         {"image": pb.Image(tensor=settings_pb2.FloatTensor(shape=[2**31, 2**31, 2**31], data=b"1234"))},
         "image.tensor",
     ),
+    "tensor of a hundred thousand dimensions": (
+        {"image": pb.Image(tensor=settings_pb2.FloatTensor(shape=[2**32 - 1] * 100_000))},
+        "image.tensor",
+    ),
+    "tensor of more dimensions than numpy has": (
+        {"image": pb.Image(tensor=settings_pb2.FloatTensor(shape=[1] * 100, data=b"1234"))},
+        "image.tensor",
+    ),
+    "tensor of two dimensions": ({"image": pb.Image(tensor=tensor(np.zeros((32, 32))))}, "image.tensor"),
     "shapeless tensor": ({"image": pb.Image(tensor=settings_pb2.FloatTensor(data=b"1234"))}, "image.tensor"),
     "bad window": ({"image": pb.Image(encoded=png(), window=pb.Window(center=1, width=0))}, "image.window"),
     "empty text": ({"text": ""}, "text"),
@@ -120,6 +129,7 @@ def test_bad_input_gets_a_status_that_names_the_field(stub, case):
     assert violation.field == field
     assert "seen " in violation.description
     assert "allowed: " in violation.description
+    assert len(violation.description) < 300  # what a caller sent is not sent back at its own length
     assert details["ErrorInfo"].domain == "m2ib.v1"
     assert details["ErrorInfo"].metadata["request_id"] == dict(caught.value.trailing_metadata())["m2ib-request-id"]
 
@@ -189,6 +199,27 @@ def test_every_step_is_told_and_the_explanation_comes_last(stub):
     for event, step in zip(events[:6], explanation.image.trace, strict=True):
         assert event.progress.similarity == step.similarity
         assert event.progress.bits_kept == step.bits_kept
+
+
+@pytest.mark.parametrize("model", ["tiny", "demo"])
+def test_the_bits_kept_are_those_of_the_patches_and_of_the_tokens(stub, model):
+    explanation = stub.Explain(explain_request(model=model), timeout=SECONDS).explanation
+    grid = np.frombuffer(explanation.image.grid_bits.data, "<f4")
+    assert explanation.image.trace[-1].bits_kept == pytest.approx(grid.sum(), rel=1e-5)
+    tokens = [token.bits for token in explanation.text.tokens]
+    assert explanation.text.trace[-1].bits_kept == pytest.approx(sum(tokens), rel=1e-5)
+
+
+def test_a_map_that_no_message_holds_is_refused_before_the_first_step(tiny_package, tmp_path):
+    flags = ("--max-message-mebibytes", "4", "--max-image-mebibytes", "3")
+    request = explain_request(image=pb.Image(encoded=png((1000, 900))), outputs=[pb.OUTPUT_ORIGINAL_MAP])
+    with running_server(tiny_package, tmp_path, *flags) as running, grpc.insecure_channel(running.address) as channel:
+        stub = attribution_pb2_grpc.AttributionServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stub.ExplainStream(pb.ExplainStreamRequest(request=request), timeout=SECONDS))
+        assert details_of(caught.value)["BadRequest"].field_violations[0].field == "outputs"
+        request.sides.append(settings_pb2.SIDE_TEXT)  # no map is made
+        assert stub.Explain(request, timeout=SECONDS).explanation.HasField("text")
 
 
 def test_the_same_request_gives_the_same_answer_streamed_or_not_cached_or_not(stub):
@@ -360,12 +391,43 @@ def boot(models, *flags, **variables):
         ("M2IB_MAX_WAITING", "0"),
         ("M2IB_GRACE_SECONDS", "-1"),
         ("M2IB_REFLECTION", "perhaps"),
+        ("M2IB_MAX_SCORE_IMAGES", "0"),
+        ("M2IB_MAX_SCORE_TEXTS", "many"),
+        ("M2IB_MAX_TEXT_CHARACTERS", "-1"),
     ],
 )
 def test_a_malformed_variable_stops_boot_and_names_itself(tiny_package, variable, value):
     code, said = boot(tiny_package, **{variable: value})
     assert code == 2
     assert variable in said
+
+
+@pytest.mark.parametrize(("image", "message"), [("64", "64"), ("80", "64"), ("48", "32")])
+def test_an_image_larger_than_a_message_stops_boot_and_names_both(tiny_package, image, message):
+    flags = ("--max-image-mebibytes", image, "--max-message-mebibytes", message)
+    code, said = boot(tiny_package, *flags)
+    assert code == 2
+    assert all(flag in said for flag in flags)
+
+
+def test_an_operator_bounds_what_is_scored_and_how_long_a_text_may_be(tiny_package, tmp_path):
+    variables = {"M2IB_MAX_SCORE_IMAGES": "1", "M2IB_MAX_TEXT_CHARACTERS": "10"}
+    image = pb.Image(encoded=png())
+    with (
+        running_server(tiny_package, tmp_path, "--max-score-texts", "2", **variables) as running,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        stub = attribution_pb2_grpc.AttributionServiceStub(channel)
+        limits = stub.GetModel(pb.GetModelRequest(), timeout=SECONDS).model.limits
+        assert (limits.max_score_images, limits.max_score_texts, limits.max_text_characters) == (1, 2, 10)
+        for images, texts, field in (
+            ([image, image], ["a cat"], "images"),
+            ([image], ["a cat"] * 3, "texts"),
+            ([image], ["a cat and a dog"], "texts[0]"),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Score(pb.ScoreRequest(images=images, texts=texts), timeout=SECONDS)
+            assert details_of(caught.value)["BadRequest"].field_violations[0].field == field
 
 
 @pytest.mark.parametrize("value", ["nonsense", "127.0.0.1:", "127.0.0.1:99999", ":1"])

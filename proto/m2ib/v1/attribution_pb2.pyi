@@ -112,9 +112,9 @@ class Window(_message.Message):
     CENTER_FIELD_NUMBER: _builtins.int
     WIDTH_FIELD_NUMBER: _builtins.int
     center: _builtins.float
-    """WindowCenter, in units after the modality transformation."""
+    """WindowCenter, finite, in units after the modality transformation (Hounsfield units for CT)."""
     width: _builtins.float
-    """WindowWidth, at least 1, in the same units."""
+    """WindowWidth, finite and at least 1, in the same units."""
     def __init__(
         self,
         *,
@@ -145,11 +145,11 @@ class Image(_message.Message):
     handle: _builtins.str
     """The handle of an uploaded image. NOT_FOUND once its time to live has passed: upload again."""
     frame: _builtins.int
-    """The frame of a multi-frame object, from 1; unset means 1."""
+    """The frame of a multi-frame object, from 1 to the number of frames; unset means 1."""
     @_builtins.property
     def tensor(self) -> _settings_pb2.FloatTensor:
         """Model input [channels, height, width] as the model's preprocessing would leave it; finite values.
-        Fit, frame and window do not apply.
+        No unit: (value - mean) / std, as in Preprocessing. Fit, frame and window do not apply.
         """
 
     @_builtins.property
@@ -199,7 +199,7 @@ class ExplainRequest(_message.Message):
     model: _builtins.str
     """The model's name; empty means the only model loaded."""
     text: _builtins.str
-    """The text, not empty, within the model's context length."""
+    """The text, not empty, within the model's context length and Limits.max_text_characters."""
     fit: _settings_pb2.Fit.ValueType
     """How the image becomes the model's input."""
     truncate_text: _builtins.bool
@@ -216,7 +216,7 @@ class ExplainRequest(_message.Message):
 
     @_builtins.property
     def sides(self) -> _containers.RepeatedScalarFieldContainer[_settings_pb2.Side.ValueType]:
-        """The sides to explain, each at most once; empty means both."""
+        """The sides to explain, each at most once; unspecified ones are passed over, and none left means both."""
 
     @_builtins.property
     def settings(self) -> _settings_pb2.Settings:
@@ -224,7 +224,9 @@ class ExplainRequest(_message.Message):
 
     @_builtins.property
     def outputs(self) -> _containers.RepeatedScalarFieldContainer[Global___Output.ValueType]:
-        """What to return besides the patch grid, each at most once."""
+        """What to return besides the patch grid, each at most once; unspecified ones are passed over. The answer has to fit
+        into one message.
+        """
 
     def __init__(
         self,
@@ -527,16 +529,18 @@ class Progress(_message.Message):
     side: _settings_pb2.Side.ValueType
     """The side whose mask is optimised."""
     step: _builtins.int
-    """The step just done, from 1."""
+    """The step just done, from 1 to steps."""
     steps: _builtins.int
-    """The steps in all."""
+    """The steps of this side in all, from 1 to Limits.max_steps."""
     similarity: _builtins.float
     """The mean cosine similarity of the noised features with the other side, in [-1, 1]."""
     bits_kept: _builtins.float
-    """The information the mask lets through, summed over patches or tokens, in bits, >= 0."""
+    """The information the mask lets through, in bits, >= 0: for the image summed over the patches of the grid (tokens
+    before the first patch do not count), for the text over all tokens, special ones included.
+    """
     @_builtins.property
     def partial_grid(self) -> _settings_pb2.FloatTensor:
-        """The patch grid so far [rows, columns], in bits; only for the image side and when asked for."""
+        """The patch grid so far [rows, columns], in bits, >= 0; only for the image side and when asked for."""
 
     def __init__(
         self,
@@ -635,9 +639,9 @@ class ImageAttribution(_message.Message):
     GRID_STD_BITS_FIELD_NUMBER: _builtins.int
     STABILITY_FIELD_NUMBER: _builtins.int
     original_width: _builtins.int
-    """The original's width, in pixels."""
+    """The original's width, in pixels, at least 1."""
     original_height: _builtins.int
-    """The original's height, in pixels."""
+    """The original's height, in pixels, at least 1."""
     overlay_png: _builtins.bytes
     """PNG, RGB, the original's size: the map over the rendered image. What was not evaluated is hatched."""
     rendering_png: _builtins.bytes
@@ -646,11 +650,11 @@ class ImageAttribution(_message.Message):
     """The mean Spearman rank correlation between the repeats' maps, in [-1, 1]; unset without repeats."""
     @_builtins.property
     def grid_bits(self) -> _settings_pb2.FloatTensor:
-        """The information each patch lets through [rows, columns], in bits, >= 0."""
+        """The information each patch lets through [VisionEncoder.grid_rows, VisionEncoder.grid_columns], in bits, >= 0."""
 
     @_builtins.property
     def grid_normalised(self) -> _settings_pb2.FloatTensor:
-        """The same, min-max normalised to [0, 1]; all zero where every patch is equal."""
+        """The same [rows, columns], min-max normalised to [0, 1]; all zero where every patch is equal."""
 
     @_builtins.property
     def grid_to_original(self) -> _settings_pb2.Affine:
@@ -714,9 +718,9 @@ class Span(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     start: _builtins.int
-    """The first code point."""
+    """The first code point, from 0."""
     end: _builtins.int
-    """One past the last code point."""
+    """One past the last code point, from start + 1 to the length of the text."""
     def __init__(
         self,
         *,
@@ -747,7 +751,7 @@ class TokenScore(_message.Message):
     text: _builtins.str
     """The token's text as the caller wrote it; empty for a special token."""
     token_id: _builtins.int
-    """The token's id in the model's vocabulary."""
+    """The token's id, from 0 to the size of the model's vocabulary - 1."""
     bits: _builtins.float
     """Information, in bits, >= 0."""
     normalised: _builtins.float
@@ -796,7 +800,7 @@ class WordScore(_message.Message):
     bits: _builtins.float
     """Information summed over the word's tokens, in bits, >= 0."""
     normalised: _builtins.float
-    """Min-max normalised over the words, in [0, 1]."""
+    """Min-max normalised over the words, in [0, 1]; all zero where every word is equal."""
     @_builtins.property
     def span(self) -> Global___Span:
         """Where it stands in the caller's text."""
@@ -869,11 +873,13 @@ class StepTrace(_message.Message):
     SIMILARITY_FIELD_NUMBER: _builtins.int
     BITS_KEPT_FIELD_NUMBER: _builtins.int
     loss: _builtins.float
-    """The objective: beta x (mean information per mask element, in nats) - similarity."""
+    """The objective: beta x (mean information per feature, in nats) - similarity; from -1, without an upper end, no unit."""
     similarity: _builtins.float
     """The mean cosine similarity of the noised features with the other side, in [-1, 1]."""
     bits_kept: _builtins.float
-    """The information the mask lets through, summed over patches or tokens, in bits, >= 0."""
+    """The information the mask lets through, in bits, >= 0: for the image summed over the patches of the grid (tokens
+    before the first patch do not count), for the text over all tokens, special ones included.
+    """
     def __init__(
         self,
         *,
@@ -901,9 +907,11 @@ class ReferenceRank(_message.Message):
     BEST_SIMILARITY_FIELD_NUMBER: _builtins.int
     MEAN_SIMILARITY_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
-    """1 + the number of reference texts that match the image better; 1 is best."""
+    """1 + the number of reference texts that match the image better by more than 1e-5 in the cosine, from 1 (best) to
+    references + 1. The same text as a reference text does not count as better.
+    """
     references: _builtins.int
-    """The number of reference texts."""
+    """The number of reference texts, at least 1."""
     best_reference: _builtins.str
     """The reference text that matches the image best."""
     best_similarity: _builtins.float
@@ -941,7 +949,7 @@ class Rendering(_message.Message):
     format: _builtins.str
     """The format found: "png", "jpeg", "tiff", "webp", "dicom" or "tensor"."""
     frame: _builtins.int
-    """The frame explained, from 1."""
+    """The frame explained, from 1; 1 for an image of one frame."""
     window_source: _builtins.str
     """Where the grey scale came from: "none" (the image is 8-bit), "full range", "request window", "window",
     "voi lut", "default window" or "percentiles".
@@ -950,7 +958,7 @@ class Rendering(_message.Message):
     """True when the grey scale was inverted (MONOCHROME1 or PresentationLUTShape INVERSE)."""
     @_builtins.property
     def window(self) -> Global___Window:
-        """The window in force; unset without one."""
+        """The window in force, in units after the modality transformation; unset without one."""
 
     def __init__(
         self,
@@ -1016,13 +1024,13 @@ class Provenance(_message.Message):
     version: _builtins.str
     """The model's version."""
     digest: _builtins.str
-    """The SHA-256 of the package's manifest, which holds the digests of all its files."""
+    """The SHA-256 of the package's manifest, which holds the digests of all its files; 64 lower-case hexadecimal digits."""
     method: _builtins.str
     """The method, "m2ib"."""
     fit: _settings_pb2.Fit.ValueType
     """The fit in force; unspecified for a tensor."""
     image_sha256: _builtins.str
-    """The SHA-256 of the image as it was sent."""
+    """The SHA-256 of the image as it was sent (of a tensor its data); 64 lower-case hexadecimal digits."""
     image_features_cached: _builtins.bool
     """True when the image's head features came from the cache."""
     text_features_cached: _builtins.bool
@@ -1081,16 +1089,16 @@ Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
 
 @_typing.final
 class TextLength(_message.Message):
-    """The length of a text, in tokens, special tokens included."""
+    """The length of a text, in tokens, special tokens (start and end) included."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKENS_GIVEN_FIELD_NUMBER: _builtins.int
     TOKENS_KEPT_FIELD_NUMBER: _builtins.int
     tokens_given: _builtins.int
-    """As the caller wrote it."""
+    """As the caller wrote it, at least 3."""
     tokens_kept: _builtins.int
-    """As the model saw it."""
+    """As the model saw it, from 3 to the smaller of tokens_given and TextEncoder.context_length."""
     def __init__(
         self,
         *,
@@ -1107,7 +1115,7 @@ Global___TextLength: _TypeAlias = TextLength  # noqa: Y015
 
 @_typing.final
 class Timings(_message.Message):
-    """How long each stage took."""
+    """How long each stage took, >= 0; a stage that was not needed took no time."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1184,11 +1192,11 @@ class ScoreRequest(_message.Message):
     """Cut over-long texts at the context length instead of refusing them; the answer then says so."""
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___Image]:
-        """The images, at least one."""
+        """The images, 1 to Limits.max_score_images."""
 
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The texts, at least one, none empty."""
+        """The texts, 1 to Limits.max_score_texts, none empty, each within the bounds of ExplainRequest.text."""
 
     def __init__(
         self,
@@ -1230,7 +1238,7 @@ class ScoreResponse(_message.Message):
 
     @_builtins.property
     def text_lengths(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextLength]:
-        """The length of each text."""
+        """The length of each text, in the order of the request."""
 
     def __init__(
         self,
@@ -1338,7 +1346,7 @@ Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
-    """The limits that requests must keep."""
+    """The limits that requests must keep, all inclusive and at least 1."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1353,13 +1361,16 @@ class Limits(_message.Message):
     MAX_BATCH_IN_FLIGHT_FIELD_NUMBER: _builtins.int
     IMAGE_TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
     max_steps: _builtins.int
-    """The most optimisation steps."""
+    """The most optimisation steps of each side."""
     max_samples: _builtins.int
     """The most noise rows per step."""
     max_image_bytes: _builtins.int
     """The largest encoded image, in bytes."""
     max_image_pixels: _builtins.int
-    """The largest image, in pixels of one frame."""
+    """The largest image, in pixels of one frame. An original map takes 4 bytes for each of them and has to fit into a
+    message: of an image that is too large for that, OUTPUT_ORIGINAL_MAP is refused, and the grid and its affine give
+    the same map.
+    """
     max_score_images: _builtins.int
     """The most images in a ScoreRequest."""
     max_score_texts: _builtins.int

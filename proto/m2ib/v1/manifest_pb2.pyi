@@ -99,7 +99,7 @@ class Port(_message.Message):
     """The element type."""
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The size of each dimension; 0 stands for a dynamic one."""
+        """The size of each dimension, outermost first; 0 stands for a dynamic one."""
 
     def __init__(
         self,
@@ -204,23 +204,23 @@ class VisionEncoder(_message.Message):
     LEADING_TOKENS_FIELD_NUMBER: _builtins.int
     CHANNELS_FIELD_NUMBER: _builtins.int
     layer: _builtins.int
-    """The 0-based block whose output is the bottleneck's features."""
+    """The 0-based block whose output is the bottleneck's features, 0 to depth - 1."""
     depth: _builtins.int
-    """The number of blocks."""
+    """The number of blocks, at least 1."""
     width: _builtins.int
-    """The width of the features."""
+    """The width of the features, in values per token, at least 1."""
     image_size: _builtins.int
-    """The side of the square input, in pixels."""
+    """The side of the square input, in pixels, at least 1."""
     patch_size: _builtins.int
-    """The side of a square patch, in pixels."""
+    """The side of a square patch, in pixels, 1 to image_size."""
     grid_rows: _builtins.int
-    """Rows of the patch grid."""
+    """Rows of the patch grid, in patches, at least 1."""
     grid_columns: _builtins.int
-    """Columns of the patch grid."""
+    """Columns of the patch grid, in patches, at least 1."""
     leading_tokens: _builtins.int
-    """Tokens before the first patch (CLS and the like), which are not part of the map."""
+    """Tokens before the first patch (CLS and the like), from 0, which are not part of the map."""
     channels: _builtins.int
-    """Colour channels of the input."""
+    """Colour channels of the input, 1 (grey) or 3 (RGB)."""
     def __init__(
         self,
         *,
@@ -255,17 +255,17 @@ class TextEncoder(_message.Message):
     END_TOKEN_ID_FIELD_NUMBER: _builtins.int
     START_TOKEN_ID_FIELD_NUMBER: _builtins.int
     layer: _builtins.int
-    """The 0-based block whose output is the bottleneck's features."""
+    """The 0-based block whose output is the bottleneck's features, 0 to depth - 1."""
     depth: _builtins.int
-    """The number of blocks."""
+    """The number of blocks, at least 1."""
     width: _builtins.int
-    """The width of the features."""
+    """The width of the features, in values per token, at least 1."""
     context_length: _builtins.int
-    """The longest text, in tokens, special tokens included."""
+    """The longest text, in tokens, special tokens included; at least 3."""
     end_token_id: _builtins.int
-    """The token at which the features are pooled (the end of the text)."""
+    """The id of the token at which the features are pooled (the end of the text), in the tokeniser's vocabulary."""
     start_token_id: _builtins.int
-    """The token that the tokeniser puts first."""
+    """The id of the token that the tokeniser puts first, in the same vocabulary."""
     def __init__(
         self,
         *,
@@ -300,11 +300,11 @@ class Preprocessing(_message.Message):
     """The fit used when a request names none."""
     @_builtins.property
     def mean(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """The mean of each channel, on a scale where white is 1."""
+        """The mean of each channel [channels], finite, on a scale where black is 0 and white is 1."""
 
     @_builtins.property
     def std(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """The standard deviation of each channel, on the same scale, > 0."""
+        """The standard deviation of each channel [channels], on the same scale, > 0."""
 
     def __init__(
         self,
@@ -446,7 +446,7 @@ class ReferenceTexts(_message.Message):
     embeddings_file: _builtins.str
     """The file with their normalised embeddings [count, embedding width], float32, little-endian, row-major."""
     count: _builtins.int
-    """The number of texts."""
+    """The number of texts, at least 1."""
     def __init__(
         self,
         *,
@@ -474,9 +474,9 @@ class ParityFigure(_message.Message):
     name: _builtins.str
     """What was compared, such as "vision_tail_grad.gradient"."""
     relative_error: _builtins.float
-    """The largest relative difference seen: max |ours - original| / max |original|."""
+    """The largest relative difference seen: max |ours - original| / max |original|, >= 0, no unit."""
     threshold: _builtins.float
-    """The threshold that the figure had to stay below."""
+    """The threshold that the figure had to stay below, > 0, no unit."""
     def __init__(
         self,
         *,
@@ -545,7 +545,7 @@ class Manifest(_message.Message):
     precision: _builtins.str
     """The precision of weights and graphs, "fp32"."""
     embedding_width: _builtins.int
-    """The width of the embedding space that both encoders share."""
+    """The width of the embedding space that both encoders share, in values, at least 1."""
     tokenizer_file: _builtins.str
     """The tokeniser's file, in the format of the Hugging Face tokenizers library."""
     @_builtins.property

@@ -149,11 +149,11 @@ class Settings(_message.Message):
     For both sides, unless text_beta is set too.
     """
     steps: _builtins.int
-    """Optimisation steps, 1 to the model's limit."""
+    """Optimisation steps of each side, 1 to Limits.max_steps."""
     samples: _builtins.int
-    """Noise rows drawn per step, 1 to the model's limit. The released code's batch size."""
+    """Noise rows drawn per step, 1 to Limits.max_samples. The released code's batch size."""
     learning_rate: _builtins.float
-    """Adam's learning rate on the mask's parameter, > 0 and at most 10."""
+    """Adam's learning rate on the mask's parameter, > 0 and at most 10. No unit."""
     mask_shape: Global___MaskShape.ValueType
     """The mask's shape."""
     seed: _builtins.int
@@ -244,7 +244,9 @@ Global___FloatTensor: _TypeAlias = FloatTensor  # noqa: Y015
 
 @_typing.final
 class Affine(_message.Message):
-    """An affine map of the plane: x' = xx * x + xy * y + x0 and y' = yx * x + yy * y + y0."""
+    """An affine map of the plane: x' = xx * x + xy * y + x0 and y' = yx * x + yy * y + y0. Every coefficient is finite. The
+    field that holds one says in which units x, y, x' and y' are; from grid to original these are patches and pixels.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -255,17 +257,17 @@ class Affine(_message.Message):
     YY_FIELD_NUMBER: _builtins.int
     Y0_FIELD_NUMBER: _builtins.int
     xx: _builtins.float
-    """The coefficient of x in x'."""
+    """The coefficient of x in x', in units of x' per unit of x."""
     xy: _builtins.float
-    """The coefficient of y in x'."""
+    """The coefficient of y in x', in units of x' per unit of y."""
     x0: _builtins.float
-    """The constant of x'."""
+    """The constant of x', in units of x'."""
     yx: _builtins.float
-    """The coefficient of x in y'."""
+    """The coefficient of x in y', in units of y' per unit of x."""
     yy: _builtins.float
-    """The coefficient of y in y'."""
+    """The coefficient of y in y', in units of y' per unit of y."""
     y0: _builtins.float
-    """The constant of y'."""
+    """The constant of y', in units of y'."""
     def __init__(
         self,
         *,

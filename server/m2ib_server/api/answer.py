@@ -15,6 +15,7 @@ from m2ib_server.errors import InvalidField
 from m2ib_server.imaging import (
     Affine,
     Fit,
+    RenderedImage,
     Rendering,
     draw_overlay,
     encode_rendering,
@@ -54,6 +55,21 @@ def grid_of(step: StepDone, model: LoadedModel) -> NDArray[np.float32]:
     return patches.reshape(vision.grid_rows, vision.grid_columns)
 
 
+def bits_kept(step: StepDone, model: LoadedModel) -> float:
+    """Return the information that a mask lets through, in bits: of an image its patches', of a text all tokens'."""
+    return float(grid_of(step, model).sum()) if step.side is Side.IMAGE else step.bits_kept
+
+
+def check_original_map(rendered: RenderedImage, outputs: frozenset[int], max_bytes: int) -> None:
+    """Refuse a map at the original's size that does not fit into a message.
+
+    Raises:
+        InvalidField: naming the sizes, in bytes.
+    """
+    if pb.OUTPUT_ORIGINAL_MAP in outputs:
+        _check_size(4 * rendered.width * rendered.height, max_bytes)
+
+
 def write_progress(step: StepDone, model: LoadedModel, *, partial_maps: bool) -> pb.Progress:
     """Write one step."""
     progress = pb.Progress(
@@ -61,7 +77,7 @@ def write_progress(step: StepDone, model: LoadedModel, *, partial_maps: bool) ->
         step=step.step,
         steps=step.steps,
         similarity=step.similarity,
-        bits_kept=step.bits_kept,
+        bits_kept=bits_kept(step, model),
     )
     if partial_maps and step.side is Side.IMAGE:
         progress.partial_grid.CopyFrom(write_tensor(grid_of(step, model)))
@@ -83,7 +99,6 @@ def write_image(
     grid = grid_of(course[-1], model)
     rows, columns = grid.shape
     width, height = image.rendered.width, image.rendered.height
-    _check_size(4 * width * height if pb.OUTPUT_ORIGINAL_MAP in outputs else 0, max_bytes)
     at_model_size = model_map(grid, model.manifest.vision.image_size)
     answer = pb.ImageAttribution(
         grid_bits=write_tensor(grid),
@@ -91,7 +106,7 @@ def write_image(
         grid_to_original=_affine(grid_to_original(image.fitted, rows=rows, columns=columns)),
         original_width=width,
         original_height=height,
-        trace=_trace(course),
+        trace=_trace(course, model),
     )
     if (spread := spread_of(course[-1].repeat_bits[:, model.manifest.vision.leading_tokens :])) is not None:
         answer.grid_std_bits.CopyFrom(write_tensor(spread.std.reshape(grid.shape)))
@@ -110,7 +125,7 @@ def write_image(
     return answer
 
 
-def write_text(course: Sequence[StepDone], encoded: EncodedText) -> pb.TextAttribution:
+def write_text(course: Sequence[StepDone], encoded: EncodedText, model: LoadedModel) -> pb.TextAttribution:
     """Write the scores of tokens and words."""
     scores = score_text(encoded, course[-1].bits.tolist())
     spread = spread_of(course[-1].repeat_bits)
@@ -131,7 +146,7 @@ def write_text(course: Sequence[StepDone], encoded: EncodedText) -> pb.TextAttri
             pb.WordScore(text=word.text, span=_span(word.span), bits=word.bits, normalised=word.normalised)
             for word in scores.words
         ],
-        trace=_trace(course),
+        trace=_trace(course, model),
         stability=None if spread is None else spread.stability,
     )
 
@@ -245,5 +260,7 @@ def _span(span: Span | None) -> pb.Span | None:
     return None if span is None else pb.Span(start=span.start, end=span.end)
 
 
-def _trace(course: Sequence[StepDone]) -> list[pb.StepTrace]:
-    return [pb.StepTrace(loss=step.loss, similarity=step.similarity, bits_kept=step.bits_kept) for step in course]
+def _trace(course: Sequence[StepDone], model: LoadedModel) -> list[pb.StepTrace]:
+    return [
+        pb.StepTrace(loss=step.loss, similarity=step.similarity, bits_kept=bits_kept(step, model)) for step in course
+    ]

@@ -159,6 +159,8 @@ class Explainer:
         wants_partial = request.read_on_deadline(wire.on_deadline)
         text = await self._aside(lambda: self.read_text(wire.text, model, truncate=wire.truncate_text))
         image = await self._images.read(wire.image, wire.fit, model)
+        if Side.IMAGE in sides:
+            answer.check_original_map(image.read.rendered, outputs, self._max_bytes)
         return Prepared(
             model=model,
             image=image,
@@ -217,7 +219,7 @@ class Explainer:
             )
             explanation.image.CopyFrom(image)
         if Side.TEXT in course:
-            explanation.text.CopyFrom(answer.write_text(course[Side.TEXT], prepared.text))
+            explanation.text.CopyFrom(answer.write_text(course[Side.TEXT], prepared.text, model))
         return explanation
 
     def _provenance(self, submitted: Submitted) -> pb.Provenance:

@@ -24,10 +24,9 @@ from m2ib_server.imaging import (
     render_tensor,
 )
 from m2ib_server.methods import M2IBSettings, MaskShape, Side
-from m2ib_server.settings import RequestLimits
+from m2ib_server.settings import MAX_BETA, MAX_LEARNING_RATE, RequestLimits
 
-MAX_BETA = 100.0
-MAX_LEARNING_RATE = 10.0
+_TENSOR_DIMENSIONS = 3
 
 SIDE_BY_PROTO: dict[int, Side] = {settings_pb2.SIDE_IMAGE: Side.IMAGE, settings_pb2.SIDE_TEXT: Side.TEXT}
 MASK_SHAPE_BY_PROTO: dict[int, MaskShape] = {
@@ -109,18 +108,19 @@ def effort_of(settings: settings_pb2.Settings) -> int:
 
 
 def read_sides(sides: Sequence[int]) -> tuple[Side, ...]:
-    """Return the sides to explain; none named means both.
+    """Return the sides to explain; those unspecified are passed over, and none named means both.
 
     Raises:
         InvalidField: a side is unknown or named twice.
     """
-    read = tuple(_one_of("sides", side, SIDE_BY_PROTO) for side in sides)
+    asked = [side for side in sides if side != settings_pb2.SIDE_UNSPECIFIED]
+    read = tuple(_one_of("sides", side, SIDE_BY_PROTO) for side in asked)
     _check_once("sides", read)
     return read or tuple(Side)
 
 
 def read_outputs(outputs: Sequence[int]) -> frozenset[int]:
-    """Return the outputs asked for.
+    """Return the outputs asked for; those unspecified are passed over.
 
     Raises:
         InvalidField: an output is unknown or named twice.
@@ -189,16 +189,21 @@ def read_on_deadline(on_deadline: int) -> bool:
 
 
 def read_tensor(field: str, tensor: settings_pb2.FloatTensor) -> NDArray[np.float32]:
-    """Return a tensor's values, read-only.
+    """Return the values of model input [channels, height, width], read-only.
 
     Raises:
-        TensorInvalid: there are not as many values as the shape says.
+        TensorInvalid: there are not three dimensions, or not as many values as they say.
     """
-    wanted = 4 * math.prod(tensor.shape)
-    if not tensor.shape or wanted != len(tensor.data):
-        seen = f"{len(tensor.data)} bytes with shape {list(tensor.shape)}"
+    dimensions = len(tensor.shape)
+    if dimensions != _TENSOR_DIMENSIONS:  # first of all: a shape may have as many sizes as fit into a message
+        allowed = f"{_TENSOR_DIMENSIONS}: channels, height, width"
+        raise TensorInvalid(field, seen=f"{dimensions} dimensions", allowed=allowed)
+    shape = tuple(tensor.shape)
+    wanted = 4 * math.prod(shape)
+    if not wanted or wanted != len(tensor.data):
+        seen = f"{len(tensor.data)} bytes with shape {list(shape)}"
         raise TensorInvalid(field, seen=seen, allowed="4 bytes for each element of a shape without zeros")
-    return np.frombuffer(tensor.data, "<f4").reshape(tuple(tensor.shape))
+    return np.frombuffer(tensor.data, "<f4").reshape(shape)
 
 
 def check_text_size(field: str, text: str, limits: RequestLimits) -> None:

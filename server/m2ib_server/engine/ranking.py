@@ -7,6 +7,10 @@ from torch import Tensor
 
 from m2ib_server.package import ModelPackage
 
+# Stored embeddings come from a padded batch and a text's own from a row without padding: the same text differs from
+# itself by rounding, some 1e-7 in a cosine. Cosines of different texts that lie closer than this are no order.
+SAME_WITHIN = 1e-5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceRank:
@@ -30,12 +34,13 @@ class ReferenceTexts:
     def rank(self, image_embedding: Tensor, similarity: float) -> ReferenceRank:
         """Rank a similarity of an image with some text, given the image's embedding.
 
+        Reference texts within `SAME_WITHIN` of the similarity, the same text among them, are no better.
         image_embedding: normalised [1, embedding width], on the CPU.
         """
         similarities = (image_embedding @ self._embeddings.T)[0]
         best = int(similarities.argmax())
         return ReferenceRank(
-            rank=1 + int((similarities > similarity).sum()),
+            rank=1 + int((similarities > similarity + SAME_WITHIN).sum()),
             references=len(self.texts),
             best_reference=self.texts[best],
             best_similarity=float(similarities[best]),

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from .elements import read_items
 from .greyscale import GreyScale, VoiFunction, usable
 from .image import Window
 from .refusal import undecodable
@@ -69,7 +70,7 @@ def read_grey_scale(ds: Dataset, layout: PixelLayout, frame: int) -> GreyScale:
     """
     scopes = list(_scopes(ds, frame))
     function = _function(_first(scopes, "VOILUTFunction"))
-    modality = read_tables(_first(scopes, "ModalityLUTSequence"), ds)
+    modality = read_tables(_first_items(scopes, "ModalityLUTSequence"), ds)
     slope = _number(_first(scopes, "RescaleSlope"), 1.0)
     intercept = _number(_first(scopes, "RescaleIntercept"), 0.0)
     if slope == 0 or not math.isfinite(slope * 2**16 + intercept):
@@ -80,7 +81,7 @@ def read_grey_scale(ds: Dataset, layout: PixelLayout, frame: int) -> GreyScale:
         modality=modality[0] if modality else None,
         slope=slope,
         intercept=intercept,
-        voi_luts=read_tables(_first(scopes, "VOILUTSequence"), ds),
+        voi_luts=read_tables(_first_items(scopes, "VOILUTSequence"), ds),
         windows=tuple(_windows(scopes, function)),
         function=function,
         padding=_padding(ds, layout),
@@ -113,17 +114,21 @@ def _checked_aspect(aspect: float) -> float:
 
 def _scopes(ds: Dataset, frame: int) -> Iterator[Dataset]:
     """Where an element may stand, the most specific first."""
-    per_frame = ds.get("PerFrameFunctionalGroupsSequence") or []
-    shared = ds.get("SharedFunctionalGroupsSequence") or []
-    for group in (*per_frame[frame - 1 : frame], *shared[:1]):
+    per_frame = read_items(ds, "PerFrameFunctionalGroupsSequence", index=frame - 1)
+    shared = read_items(ds, "SharedFunctionalGroupsSequence", index=0)
+    for group in (*per_frame, *shared):
         for macro in _MACROS:
-            yield from group.get(macro) or []
+            yield from read_items(group, macro)
     yield ds
 
 
 def _first(scopes: list[Dataset], keyword: str) -> Any:
     elements = (scope[keyword] for scope in scopes if keyword in scope)
     return next((element.value for element in elements if not element.is_empty), None)
+
+
+def _first_items(scopes: list[Dataset], keyword: str) -> list[Dataset]:
+    return next((items for items in (read_items(scope, keyword) for scope in scopes) if items), [])
 
 
 def _number(value: Any, absent: float) -> float:

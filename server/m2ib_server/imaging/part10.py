@@ -5,20 +5,13 @@ Sources: PS3.10 chapter 7, PS3.5 annex A.
 
 import zlib
 from dataclasses import dataclass
-from io import BytesIO
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filereader import read_dataset
-from pydicom.tag import BaseTag
-from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ImplicitVRLittleEndian,
-)
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from m2ib_server.errors import ImageTooLarge
 
+from .elements import HEADER, BoundedStream, read_elements
 from .image import ImageLimits
 from .quiet import library_call
 from .refusal import ENCODED, undecodable
@@ -27,6 +20,7 @@ _PREAMBLE_BYTES = 128
 _PREFIX = b"DICM"
 _META_WITHOUT_PREAMBLE = b"\x02\x00\x00\x00UL\x04\x00"  # FileMetaInformationGroupLength: UL, 4 bytes
 _META_GROUP = 0x0002
+_TRANSFER_SYNTAX = 0x00020010
 _PIXEL_DATA = 0x7FE00010
 _PIXEL_GROUP = 0x7FE00000
 _BROKEN = "a broken DICOM object"
@@ -47,7 +41,7 @@ class OpenObject:
 
     ds: Dataset
     syntax: UID
-    stream: BytesIO
+    stream: BoundedStream
 
     def with_pixels(self) -> Dataset:
         """Read PixelData too and return the object as pydicom's decoders take it.
@@ -56,7 +50,7 @@ class OpenObject:
             ImageUndecodable: there is no PixelData, or it ends early.
         """
         with library_call(_BROKEN):
-            pixels = _read(self.stream, self.syntax, last_tag=_PIXEL_DATA)
+            pixels = read_elements(self.stream, self.syntax, wanted=(_PIXEL_DATA,), last_tag=_PIXEL_DATA)
             complete = Dataset({**self.ds._dict, **pixels._dict})
             complete.set_original_encoding(*pixels.original_encoding)
             complete.file_meta = FileMetaDataset()
@@ -73,36 +67,28 @@ def open_object(encoded: bytes, limits: ImageLimits) -> OpenObject:
         ImageUndecodable: broken, or without a transfer syntax.
         ImageTooLarge: a deflated data set that inflates beyond the limit on bytes.
     """
-    stream = BytesIO(encoded)
+    stream = BoundedStream(encoded)
     if encoded[_PREAMBLE_BYTES : _PREAMBLE_BYTES + len(_PREFIX)] == _PREFIX:
         stream.seek(_PREAMBLE_BYTES + len(_PREFIX))
     with library_call(_BROKEN):
-        meta = read_dataset(stream, False, True, stop_when=lambda tag, _vr, _length: tag.group != _META_GROUP)
+        meta = read_elements(
+            stream, ExplicitVRLittleEndian, wanted=(_TRANSFER_SYNTAX,), last_tag=_META_GROUP << 16 | 0xFFFF
+        )
         syntax = UID(meta.get("TransferSyntaxUID") or "")
     if not syntax:
         raise undecodable("a DICOM object without TransferSyntaxUID")
     if syntax == DeflatedExplicitVRLittleEndian:
         stream = _inflate(stream.read(), limits)
     with library_call(_BROKEN):
-        ds = _read(stream, syntax, last_tag=_PIXEL_GROUP)
+        ds = read_elements(stream, syntax, wanted=HEADER, last_tag=_PIXEL_GROUP)
     return OpenObject(ds=ds, syntax=syntax, stream=stream)
 
 
-def _read(stream: BytesIO, syntax: UID, *, last_tag: int) -> Dataset:
-    """Read elements up to and including `last_tag`, leaving the stream at the next one."""
-
-    def is_beyond(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-        return int(tag) > last_tag
-
-    is_implicit = syntax == ImplicitVRLittleEndian
-    return read_dataset(stream, is_implicit, syntax != ExplicitVRBigEndian, stop_when=is_beyond)
-
-
-def _inflate(deflated: bytes, limits: ImageLimits) -> BytesIO:
+def _inflate(deflated: bytes, limits: ImageLimits) -> BoundedStream:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     with library_call(_BROKEN):
         inflated = inflater.decompress(deflated, limits.max_bytes + 1)
     if len(inflated) > limits.max_bytes:
         allowed = f"at most {limits.max_bytes} bytes"
         raise ImageTooLarge(ENCODED, seen="a deflated data set that inflates to more", allowed=allowed)
-    return BytesIO(inflated)
+    return BoundedStream(inflated)

@@ -8,6 +8,7 @@ from PIL import Image, ImageOps, TiffImagePlugin
 from .image import Grey, ImageFormat, ImageLimits, Pixels, RenderedImage, Rendering, WindowSource
 from .quiet import library_call
 from .refusal import check_pixels, no_such_frame, undecodable
+from .tiff import check_directories
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")
 _FORMAT_FOUND = {
@@ -35,6 +36,8 @@ def render_raster(encoded: bytes, *, frame: int, limits: ImageLimits) -> Rendere
         ImageTooLarge: the header tells of too many pixels.
         InvalidField: no such frame.
     """
+    if encoded.startswith((b"II", b"MM")):
+        check_directories(encoded, frame, limits)
     with library_call("bytes that cannot be opened"):
         image = Image.open(BytesIO(encoded), formats=_FORMATS)
     with image:

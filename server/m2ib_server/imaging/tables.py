@@ -3,6 +3,7 @@
 Runs inside `library_call`: pydicom converts elements when they are read, and may raise anything.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,13 @@ from .palette import expand_segments
 from .refusal import undecodable
 
 
-def read_tables(sequence: Any, ds: Dataset) -> tuple[LookupTable, ...]:
-    """Read every table of a ModalityLUTSequence or VOILUTSequence, in order; none of an absent one.
+def read_tables(entries: Sequence[Dataset], ds: Dataset) -> tuple[LookupTable, ...]:
+    """Read every table of the items of a ModalityLUTSequence or VOILUTSequence, in order.
 
     Raises:
         ImageUndecodable: a table is broken.
     """
-    return tuple(_table(entry.LUTDescriptor, entry.LUTData, ds) for entry in sequence or [])
+    return tuple(_table(entry.LUTDescriptor, entry.LUTData, ds) for entry in entries)
 
 
 def read_palette(ds: Dataset) -> tuple[LookupTable, LookupTable, LookupTable]:

@@ -21,7 +21,7 @@ def check_tensor(values: NDArray[np.float32], model_input: ModelInput) -> Fitted
     seen, allowed = list(values.shape), list(model_input.shape)
     if seen != allowed:
         raise TensorInvalid(_FIELD, seen=f"shape {seen}", allowed=f"shape {allowed}")
-    pixel_values = np.ascontiguousarray(values, dtype=np.float32)
+    pixel_values = np.array(values, dtype=np.float32, order="C")  # a copy: what a message holds is read-only
     unusable = int(np.count_nonzero(~np.isfinite(pixel_values)))
     if unusable:
         raise TensorInvalid(_FIELD, seen=f"{unusable} values that are not finite", allowed="finite values")

@@ -10,8 +10,11 @@ from google.protobuf import json_format
 from numpy.typing import NDArray
 
 from m2ib.v1 import manifest_pb2 as pb
+from m2ib.v1 import settings_pb2
 from m2ib_server.errors import PackageCorrupt
 from m2ib_server.package.role import Role
+from m2ib_server.package.signature import PORTS_BY_ROLE, Ports, ports_of
+from m2ib_server.settings import MAX_BETA, MAX_LEARNING_RATE
 
 SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
@@ -43,8 +46,16 @@ class ModelPackage:
         return next(graph for graph in self.manifest.graphs if graph.role == role.value)
 
     def reference_texts(self) -> tuple[str, ...]:
-        """Return the texts that similarities are ranked against."""
-        text = self.path(self.manifest.reference_texts.texts_file).read_text(encoding="utf-8")
+        """Return the texts that similarities are ranked against.
+
+        Raises:
+            PackageCorrupt: their file is not UTF-8.
+        """
+        name = self.manifest.reference_texts.texts_file
+        try:
+            text = self.path(name).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise _corrupt(self.folder, name, "bytes that are not UTF-8", "one text a line in UTF-8") from error
         return tuple(line for line in text.splitlines() if line)
 
     def reference_embeddings(self) -> NDArray[np.float32]:
@@ -109,9 +120,50 @@ def _check_contents(folder: Path, manifest: pb.Manifest) -> None:
     if sorted(roles) != sorted(role.value for role in Role):
         seen = ", ".join(sorted(pb.GraphRole.Name(role) for role in roles)) or "no graph"
         raise _corrupt(folder, MANIFEST_NAME, seen, "each graph role once")
+    for graph in manifest.graphs:
+        _check_ports(folder, graph)
+    _check_defaults(folder, manifest)
     listed = {packaged.name for packaged in manifest.files}
     for name in sorted(_named_files(manifest) - listed):
         raise _corrupt(folder, MANIFEST_NAME, f"no digest for {name!r}", "a digest for every file it names")
+
+
+def _check_ports(folder: Path, graph: pb.Graph) -> None:
+    seen, allowed = ports_of(graph), PORTS_BY_ROLE[Role(graph.role)]
+    if seen != allowed:
+        name = pb.GraphRole.Name(graph.role)
+        raise _corrupt(folder, MANIFEST_NAME, f"{name} with {_in_words(seen)}", _in_words(allowed))
+
+
+def _in_words(ports: Ports) -> str:
+    return " -> ".join(
+        ", ".join(f"{name} {pb.ElementType.Name(kind)} of {rank} dimensions" for name, kind, rank in side) or "nothing"
+        for side in (ports.inputs, ports.outputs)
+    )
+
+
+def _check_defaults(folder: Path, manifest: pb.Manifest) -> None:
+    defaults = manifest.defaults
+    if sorted(each.effort for each in defaults.efforts) != settings_pb2.Effort.values()[1:]:
+        seen = f"{len(defaults.efforts)} efforts, or one twice"
+        raise _corrupt(folder, MANIFEST_NAME, seen, "every effort once in defaults.efforts")
+    if manifest.preprocessing.default_fit not in settings_pb2.Fit.values()[1:]:
+        raise _corrupt(folder, MANIFEST_NAME, "no default fit", "a preprocessing.default_fit that is specified")
+    masks = {"channel": defaults.channel, "token": defaults.token}
+    for effort in defaults.efforts:
+        name = f"efforts.{settings_pb2.Effort.Name(effort.effort)}"
+        if not effort.mask_shape or not effort.repeats:
+            raise _corrupt(folder, MANIFEST_NAME, f"defaults.{name} out of range", "a mask shape and repeats >= 1")
+        masks[name] = effort.settings
+    for name, mask in masks.items():
+        _check_mask(folder, name, mask)
+
+
+def _check_mask(folder: Path, name: str, mask: pb.MaskDefaults) -> None:
+    is_weighted = 0 < mask.beta <= MAX_BETA and 0 < mask.text_beta <= MAX_BETA
+    if not is_weighted or not 0 < mask.learning_rate <= MAX_LEARNING_RATE or mask.steps < 1 or mask.samples < 1:
+        allowed = f"betas in (0, {MAX_BETA:g}], learning_rate in (0, {MAX_LEARNING_RATE:g}], steps and samples >= 1"
+        raise _corrupt(folder, MANIFEST_NAME, f"defaults.{name} out of range", allowed)
 
 
 def _named_files(manifest: pb.Manifest) -> set[str]:
@@ -135,6 +187,8 @@ def _check_file(folder: Path, packaged: pb.PackagedFile) -> None:
 def _check_references(package: ModelPackage) -> None:
     references, width = package.manifest.reference_texts, package.manifest.embedding_width
     name, count = references.embeddings_file, references.count
+    if count < 1:
+        raise _corrupt(package.folder, MANIFEST_NAME, "no reference text", "a reference_texts.count of at least 1")
     size = package.path(name).stat().st_size
     if size != 4 * count * width:
         raise _corrupt(package.folder, name, f"{size} bytes", f"{4 * count * width} bytes for {count} texts")

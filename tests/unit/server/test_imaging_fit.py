@@ -147,6 +147,11 @@ def test_a_tensor_is_its_own_original() -> None:
     assert fitted.model_to_original.apply(3, 4) == (3, 4)
 
 
+def test_a_tensor_that_is_read_only_becomes_memory_that_torch_takes_without_a_warning() -> None:
+    values = np.frombuffer(bytes(4 * 3 * 32 * 32), "<f4").reshape(3, 32, 32)
+    assert check_tensor(values, MODEL).pixel_values.flags.writeable
+
+
 @pytest.mark.parametrize("shape", [(3, 32, 31), (1, 32, 32), (32, 32, 3), (3072,)])
 def test_a_tensor_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(TensorInvalid, match=r"allowed: shape \[3, 32, 32\]"):

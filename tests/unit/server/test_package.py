@@ -6,6 +6,7 @@ import pytest
 
 from m2ib_server.errors import PackageCorrupt
 from m2ib_server.package import Role, find_packages, open_package
+from m2ib_server.package.signature import PORTS_BY_ROLE
 
 
 @pytest.fixture
@@ -18,6 +19,13 @@ def edit(package, change):
     manifest = json.loads(path.read_text())
     change(manifest)
     path.write_text(json.dumps(manifest))
+
+
+def rewrite(package, name, content):
+    """Change a file and make its digest right again."""
+    (package / name).write_bytes(content)
+    fresh = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    edit(package, lambda manifest: [f.update(fresh) for f in manifest["files"] if f["name"] == name])
 
 
 def refused(package, *words):
@@ -100,6 +108,63 @@ def test_a_file_name_that_leaves_the_package_is_refused(package, name):
 def test_reference_embeddings_of_another_count_are_refused(package):
     edit(package, lambda manifest: manifest["reference_texts"].update(count=3))
     refused(package, "reference_embeddings")
+
+
+def test_every_role_has_ports():
+    assert set(PORTS_BY_ROLE) == set(Role)
+
+
+@pytest.mark.parametrize("kind", ["inputs", "outputs"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda port: port.update(name="other"),
+        lambda port: port.update(element_type="ELEMENT_TYPE_UNSPECIFIED"),
+        lambda port: port["shape"].append(1),
+    ],
+    ids=["name", "type", "rank"],
+)
+def test_a_graph_with_other_ports_than_its_role_has_is_refused(package, kind, change):
+    edit(package, lambda manifest: change(manifest["graphs"][2][kind][0]))
+    refused(package, "manifest.json", "GRAPH_ROLE_VISION_TAIL_GRAD", "features ELEMENT_TYPE_FLOAT32 of 3 dimensions")
+
+
+def test_a_package_without_reference_texts_is_refused(package):
+    rewrite(package, "reference_texts.txt", b"")
+    rewrite(package, "reference_embeddings.f32", b"")
+    edit(package, lambda manifest: manifest["reference_texts"].update(count=0))
+    refused(package, "manifest.json", "no reference text")
+
+
+def test_reference_texts_that_are_not_utf_8_are_refused(package):
+    rewrite(package, "reference_texts.txt", b"\xff\xfe")
+    refused(package, "reference_texts.txt", "not UTF-8")
+
+
+@pytest.mark.parametrize("shape", ["channel", "token"])
+@pytest.mark.parametrize(
+    "change",
+    [{"beta": 0}, {"beta": 101}, {"beta": "NaN"}, {"steps": 0}, {"samples": 0}, {"learning_rate": -1}],
+    ids=str,
+)
+def test_defaults_out_of_range_are_refused(package, shape, change):
+    edit(package, lambda manifest: manifest["defaults"][shape].update(change))
+    refused(package, "manifest.json", f"defaults.{shape} out of range")
+
+
+def test_defaults_that_are_not_said_are_refused(package):
+    whole = (package / "manifest.json").read_text()
+    edit(package, lambda manifest: manifest["defaults"]["efforts"].pop())
+    refused(package, "manifest.json", "3 efforts, or one twice")
+    (package / "manifest.json").write_text(whole)
+    edit(package, lambda manifest: manifest["defaults"]["efforts"][1].update(repeats=0))
+    refused(package, "manifest.json", "defaults.efforts.EFFORT_FAST out of range")
+    (package / "manifest.json").write_text(whole)
+    edit(package, lambda manifest: manifest["defaults"]["efforts"][2]["settings"].update(textBeta=0))
+    refused(package, "manifest.json", "defaults.efforts.EFFORT_SPECIFIC out of range")
+    (package / "manifest.json").write_text(whole)
+    edit(package, lambda manifest: manifest["preprocessing"].pop("default_fit"))
+    refused(package, "manifest.json", "no default fit")
 
 
 def test_packages_are_found_up_to_two_levels_down(package, tmp_path):

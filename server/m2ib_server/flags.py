@@ -1,0 +1,89 @@
+"""Owns the command line's flags: name, environment variable, range and help of each. Their defaults are settings'."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class DeviceChoice(StrEnum):
+    """The devices that can be asked for."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    TENSORRT = "tensorrt"
+
+
+def _listen_address(value: str) -> str:
+    host, separator, port = value.rpartition(":")
+    if not separator or not host or not port.isdigit() or int(port) > 65535:
+        raise typer.BadParameter(f"seen {value!r}; allowed: host:port with a port from 0 to 65535")
+    return value
+
+
+def _count(variable: str, meaning: str, *, least: int = 1, most: int | None = None) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(envvar=variable, min=least, max=most, help=meaning)
+    return option
+
+
+Models = Annotated[
+    Path,
+    typer.Option(envvar="M2IB_MODELS", exists=True, file_okay=False, help="Folder with the model packages to load."),
+]
+Listen = Annotated[
+    str,
+    typer.Option(
+        envvar="M2IB_LISTEN", callback=_listen_address, help="Address to listen on; port 0 takes a free port."
+    ),
+]
+Address = Annotated[str, typer.Option(envvar="M2IB_LISTEN", callback=_listen_address, help="Address of the server.")]
+Device = Annotated[
+    DeviceChoice, typer.Option(envvar="M2IB_DEVICE", help="What evaluates the graphs; never falls back.")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(envvar="M2IB_THREADS", min=1, help="Compute threads.", show_default="what the machine allows"),
+]
+Devices = Annotated[int, _count("M2IB_DEVICES", "Engines: GPUs 0 to N - 1, or N equal shares of the CPU's threads.")]
+Reflection = Annotated[bool, typer.Option(envvar="M2IB_REFLECTION", help="Describe the services to whoever asks.")]
+GraceSeconds = Annotated[
+    float, typer.Option(envvar="M2IB_GRACE_SECONDS", min=0, help="Time for running requests to finish after SIGTERM.")
+]
+CacheMebibytes = Annotated[int, _count("M2IB_CACHE_MEBIBYTES", "Memory for head features, in MiB.", least=0)]
+MaxWaiting = Annotated[int, _count("M2IB_MAX_WAITING", "Requests that may wait; one more is refused.")]
+MaxRunning = Annotated[int, _count("M2IB_MAX_RUNNING", "Requests of one class under way together, per device.")]
+MaxRows = Annotated[int, _count("M2IB_MAX_ROWS", "Noise rows evaluated in one call of a graph, per device.")]
+UploadMebibytes = Annotated[int, _count("M2IB_UPLOAD_MEBIBYTES", "Memory for uploaded images, in MiB.", least=0)]
+UploadSeconds = Annotated[
+    float, typer.Option(envvar="M2IB_UPLOAD_SECONDS", min=0.1, help="How long an uploaded image is kept unused.")
+]
+MaxMessageMebibytes = Annotated[
+    int, _count("M2IB_MAX_MESSAGE_MEBIBYTES", "Largest gRPC message, in MiB.", least=4, most=1024)
+]
+MaxImageMebibytes = Annotated[
+    int, _count("M2IB_MAX_IMAGE_MEBIBYTES", "Largest encoded image, in MiB; less than the largest message.")
+]
+MaxImageMegapixels = Annotated[int, _count("M2IB_MAX_IMAGE_MEGAPIXELS", "Largest image, in megapixels.")]
+MaxSteps = Annotated[int, _count("M2IB_MAX_STEPS", "Most optimisation steps of a request.")]
+MaxSamples = Annotated[int, _count("M2IB_MAX_SAMPLES", "Most noise rows per step of a request.")]
+MaxScoreImages = Annotated[int, _count("M2IB_MAX_SCORE_IMAGES", "Most images that one request may score.")]
+MaxScoreTexts = Annotated[int, _count("M2IB_MAX_SCORE_TEXTS", "Most texts that one request may score.")]
+MaxTextCharacters = Annotated[int, _count("M2IB_MAX_TEXT_CHARACTERS", "Longest text, in Unicode code points.")]
+ReadyFile = Annotated[
+    Path | None,
+    typer.Option(envvar="M2IB_READY_FILE", dir_okay=False, help="File to write host:port to once ready."),
+]
+ExitWithStdin = Annotated[bool, typer.Option(envvar="M2IB_EXIT_WITH_STDIN", help="Stop when standard input ends.")]
+
+
+def check_sizes(max_image_mebibytes: int, max_message_mebibytes: int) -> None:
+    """Refuse a largest image that no message holds, for such a limit would be told to callers.
+
+    Raises:
+        typer.BadParameter: naming both flags and both variables.
+    """
+    if max_image_mebibytes >= max_message_mebibytes:
+        seen = f"--max-image-mebibytes (M2IB_MAX_IMAGE_MEBIBYTES) {max_image_mebibytes}"
+        allowed = f"less than --max-message-mebibytes (M2IB_MAX_MESSAGE_MEBIBYTES) {max_message_mebibytes}"
+        raise typer.BadParameter(f"seen {seen}; allowed: {allowed}")

@@ -1,0 +1,157 @@
+import asyncio
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from m2ib.v1 import attribution_pb2 as pb
+from m2ib.v1 import manifest_pb2, settings_pb2
+from m2ib_server.api.images import ImageReader
+from m2ib_server.api.intake import Intake
+from m2ib_server.api.pace import AnswerPace
+from m2ib_server.api.uploads import UploadStore
+from m2ib_server.errors import HandleUnknown, ServerFull, ServiceError, UploadStoreFull
+from m2ib_server.imaging import ModelInput, Resampling
+from m2ib_server.settings import RequestLimits
+
+MODEL = SimpleNamespace(
+    digest="0" * 64,
+    model_input=ModelInput(size=8, mean=(0.5,) * 3, std=(0.5,) * 3, resampling=Resampling.BICUBIC),
+    manifest=manifest_pb2.Manifest(preprocessing=manifest_pb2.Preprocessing(default_fit=settings_pb2.FIT_STRETCH)),
+)
+IMAGE_BYTES = 20 * 10 + 4 * 3 * 8 * 8  # of the rendering and of the model's input
+
+
+def png(seed=0):
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 255, (10, 20), dtype=np.uint8)
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+class Reader:
+    """An image reader whose slow work is counted, and held back until it is let go."""
+
+    def __init__(self, cache_bytes=1 << 20):
+        self.jobs = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.uploads = UploadStore(max_bytes=1 << 20, seconds_to_live=60)
+        self.images = ImageReader(self.uploads, RequestLimits(), self.aside, cache_bytes=cache_bytes)
+
+    async def aside(self, work):
+        self.jobs += 1
+        await self.gate.wait()
+        return work()
+
+    async def read(self, fit=0, **image):
+        return await self.images.read(pb.Image(**image), fit, MODEL)
+
+
+@pytest.fixture
+def reader():
+    return Reader()
+
+
+async def test_an_image_that_was_read_lately_is_not_read_again(reader):
+    first = await reader.read(encoded=png())
+    assert await reader.read(encoded=png()) is first
+    assert reader.jobs == 3  # two digests, one reading
+
+
+async def test_what_changes_the_input_is_read_anew(reader):
+    different = [
+        await reader.read(encoded=png()),
+        await reader.read(encoded=png(1)),
+        await reader.read(encoded=png(), frame=1),
+        await reader.read(encoded=png(), fit=settings_pb2.FIT_LETTERBOX),
+    ]
+    assert len({id(source) for source in different}) == 4
+
+
+async def test_requests_that_send_one_image_at_once_read_it_once(reader):
+    reader.gate.clear()
+    readings = [asyncio.create_task(reader.read(encoded=png())) for _ in range(4)]
+    await asyncio.sleep(0)
+    reader.gate.set()
+    sources = await asyncio.gather(*readings)
+    assert len({id(source) for source in sources}) == 1
+    assert reader.jobs == 5
+
+
+async def test_a_caller_that_leaves_takes_nobodys_image_away(reader):
+    first = asyncio.create_task(reader.read(encoded=png()))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    second = asyncio.create_task(reader.read(encoded=png()))
+    first.cancel()
+    assert (await second).sha256
+
+
+async def test_images_are_kept_up_to_a_number_of_bytes():
+    reader = Reader(cache_bytes=2 * IMAGE_BYTES)
+    for seed in range(3):
+        await reader.read(encoded=png(seed))
+    jobs = reader.jobs
+    await reader.read(encoded=png(2))
+    assert reader.jobs == jobs + 1
+    await reader.read(encoded=png(0))
+    assert reader.jobs == jobs + 3
+
+
+async def test_a_broken_image_fails_every_reader_and_is_not_kept(reader):
+    for _ in range(2):
+        with pytest.raises(ServiceError):
+            await reader.read(encoded=b"no image")
+
+
+async def test_an_upload_lives_from_its_last_use():
+    store = UploadStore(max_bytes=100, seconds_to_live=0.2)
+    store.reserve(10)
+    handle = store.keep(b"0123456789")
+    for _ in range(4):
+        await asyncio.sleep(0.1)
+        assert store.find(handle) == b"0123456789"
+    await asyncio.sleep(0.3)
+    with pytest.raises(HandleUnknown):
+        store.find(handle)
+    assert (len(store), store.size_bytes) == (0, 0)
+
+
+async def test_an_upload_store_takes_no_more_than_it_may():
+    store = UploadStore(max_bytes=100, seconds_to_live=60)
+    store.reserve(60)
+    with pytest.raises(UploadStoreFull, match="60 of 100 bytes"):
+        store.reserve(41)
+    store.release(60)
+    store.reserve(100)
+    store.keep(bytes(100))
+    store.close()
+    assert store.size_bytes == 0
+
+
+def test_the_intake_bounds_requests_and_bytes():
+    intake = Intake(max_requests=2, max_bytes=100)
+    with intake.place(60) as first:
+        with pytest.raises(ServerFull, match="60 of 100 bytes"), intake.place(41):
+            pass
+        with intake.place(30), pytest.raises(ServerFull, match="2 of 2 requests"), intake.place(1):
+            pass
+        with pytest.raises(ServerFull):
+            first.grow(41)
+        first.grow(40)
+    assert (intake.requests, intake.used_bytes) == (0, 0)
+    with intake.place(1000):  # alone it fits, or it would never be served
+        pass
+
+
+def test_a_partial_answer_is_asked_for_so_much_earlier_as_answers_take():
+    pace = AnswerPace()
+    outputs = frozenset({pb.OUTPUT_OVERLAY})
+    nothing_known = pace.seconds(outputs, 10)
+    pace.observe(outputs, 100, 2.0)
+    pace.observe(outputs, 100, 1.0)
+    assert pace.seconds(outputs, 50) == pytest.approx(nothing_known + 1.0)
+    assert pace.seconds(frozenset(), 50) == nothing_known
