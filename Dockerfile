@@ -20,8 +20,10 @@ ARG DEVICE
 ARG PIP_EXTRA_INDEX_URL
 COPY constraints.txt /constraints.txt
 COPY --from=wheels /wheels /wheels
+# By path: by name, pip would take a distribution of the same name and a higher version from the index.
 RUN python -m venv /opt/m2ib \
-    && /opt/m2ib/bin/pip install --no-cache-dir --constraint /constraints.txt --find-links /wheels "m2ib-server[${DEVICE}]"
+    && /opt/m2ib/bin/pip install --no-cache-dir --constraint /constraints.txt \
+       /wheels/m2ib_proto-*.whl "$(ls /wheels/m2ib_server-*.whl)[${DEVICE}]"
 
 FROM ${PYTHON_IMAGE} AS cpu
 ENV M2IB_DEVICE=cpu

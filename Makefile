@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/m2ib/v1/*.proto)
+EXPORTER := $(wildcard $(addprefix export/m2ib_export/,*.py *.txt families/*.py demo/__init__.py demo/checkpoint/*) proto/m2ib/v1/*_pb2.py)
 DEMO_TEXT := right mid zone mass
 BENCHMARKS := eager roofline startup export_cost
 
@@ -40,7 +41,7 @@ test: install  ## Run the tests that fit into ten minutes on two cores.
 test-all: install  ## Run every test, full-size architectures included.
 	$(BIN)/pytest
 
-models/demo/manifest.json: $(VENV)/.installed $(wildcard export/m2ib_export/*.py export/m2ib_export/demo/checkpoint/*)
+models/demo/manifest.json: $(VENV)/.installed $(EXPORTER)
 	mkdir -p models
 	$(BIN)/m2ib-export demo models/demo --force
 

@@ -30,10 +30,17 @@ class AsyncClient:
     cancels the call on the server too. Images are read and encoded in a thread, so the loop stays free.
     """
 
-    def __init__(self, address: str, *, timeout: float | None = _channel.DEFAULT_TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float | None = _channel.DEFAULT_TIMEOUT_SECONDS,
+        max_message_bytes: int = _channel.MAX_MESSAGE_BYTES,
+    ) -> None:
         """Keep the address; raises and means what `Client` raises and means."""
         self._address = _channel.checked_address(address)
         self._timeout = _channel.checked_timeout(timeout)
+        self._max_message_bytes = _channel.checked_message_bytes(max_message_bytes)
         self._channel: grpc.aio.Channel | None = None
         self._server: LocalServer | None = None
         self._opening = asyncio.Lock()
@@ -47,6 +54,7 @@ class AsyncClient:
         device: str = "cpu",
         timeout: float | None = _channel.DEFAULT_TIMEOUT_SECONDS,
         boot_timeout: float = DEFAULT_BOOT_TIMEOUT_SECONDS,
+        max_message_bytes: int = _channel.MAX_MESSAGE_BYTES,
     ) -> Self:
         """Return a client with a private server, as `Client.local`; the server starts with `async with`.
 
@@ -54,8 +62,10 @@ class AsyncClient:
             LocalServerError: the server did not start; raised where it starts.
             MissingPackageError: m2ib-server is not installed; raised where it starts.
         """
-        client = cls("127.0.0.1:0", timeout=timeout)
-        client._server = LocalServer(models=models, device=device, boot_timeout=boot_timeout)
+        client = cls("127.0.0.1:0", timeout=timeout, max_message_bytes=max_message_bytes)
+        client._server = LocalServer(
+            models=models, device=device, boot_timeout=boot_timeout, max_message_bytes=max_message_bytes
+        )
         return client
 
     async def explain(
@@ -67,7 +77,9 @@ class AsyncClient:
         **options: Unpack[ExplainOptions],
     ) -> Explanation:
         """Explain why the model matches the image and the text; `timeout` replaces the client's."""
-        request = await asyncio.to_thread(_request.explain_request, image, text, **options)
+        request = await asyncio.to_thread(
+            _request.explain_request, image, text, max_message_bytes=self._max_message_bytes, **options
+        )
         stub = await self._open_stub()
         with translated():
             response = await stub.Explain(request, timeout=self._seconds(timeout))
@@ -87,7 +99,9 @@ class AsyncClient:
         The call begins with the first step. Whoever leaves the loop early closes the generator (`aclose`, or
         `contextlib.aclosing`), which cancels the call on the server too.
         """
-        pair = await asyncio.to_thread(_request.explain_request, image, text, **options)
+        pair = await asyncio.to_thread(
+            _request.explain_request, image, text, max_message_bytes=self._max_message_bytes, **options
+        )
         request = _request.stream_request(pair, partial_maps=partial_maps)
         stub = await self._open_stub()
         with translated():
@@ -111,7 +125,9 @@ class AsyncClient:
         **options: Unpack[ScoreOptions],
     ) -> Scores:
         """Return the similarity of every image with every text; one of either may come without a list."""
-        request = await asyncio.to_thread(_request.score_request, images, texts, **options)
+        request = await asyncio.to_thread(
+            _request.score_request, images, texts, max_message_bytes=self._max_message_bytes, **options
+        )
         stub = await self._open_stub()
         with translated():
             response = await stub.Score(request, timeout=self._seconds(timeout))
@@ -162,8 +178,8 @@ class AsyncClient:
 
     async def _connect(self) -> grpc.aio.Channel:
         if self._server is not None:
-            self._address = await asyncio.to_thread(self._server.start)
-        return grpc.aio.insecure_channel(self._address, _channel.channel_options())
+            self._address = await self._server.start_async()
+        return grpc.aio.insecure_channel(self._address, _channel.channel_options(self._max_message_bytes))
 
     def _seconds(self, timeout: float | None) -> float | None:
         return self._timeout if timeout is None else _channel.checked_timeout(timeout)

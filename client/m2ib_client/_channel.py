@@ -5,7 +5,9 @@ import math
 
 from m2ib_client._errors import InvalidRequestError
 
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+MEBIBYTE = 1024 * 1024
+MAX_MESSAGE_BYTES = 64 * MEBIBYTE
+CEILING_MESSAGE_BYTES = 1024 * MEBIBYTE  # what a server can be told to take
 KEEPALIVE_MS = 30_000
 KEEPALIVE_TIMEOUT_MS = 20_000
 RECONNECT_MAX_MS = 5_000
@@ -30,13 +32,13 @@ SERVICE_CONFIG = {
 }
 
 
-def channel_options() -> list[tuple[str, int | str]]:
-    """Return the options of every channel to the service."""
+def channel_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str, int | str]]:
+    """Return the options of every channel to the service; the limit is that of one message either way."""
     return [
-        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
         # A request that outgrows this buffer is never retried; the library's own default is 256 KiB.
-        ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES),
+        ("grpc.per_rpc_retry_buffer_size", max_message_bytes),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.max_reconnect_backoff_ms", RECONNECT_MAX_MS),
@@ -68,6 +70,19 @@ def checked_timeout(timeout: float | None) -> float | None:
     if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
         raise InvalidRequestError.of("timeout", seen=repr(timeout), allowed="a number of seconds above 0")
     return timeout
+
+
+def checked_message_bytes(max_message_bytes: int) -> int:
+    """Return the limit of one message in bytes.
+
+    Raises:
+        InvalidRequestError: it is not a whole number from 1 to what a server can be told to take.
+    """
+    is_whole = isinstance(max_message_bytes, int) and not isinstance(max_message_bytes, bool)
+    if not is_whole or not 1 <= max_message_bytes <= CEILING_MESSAGE_BYTES:
+        allowed = f"a whole number of bytes from 1 to {CEILING_MESSAGE_BYTES}"
+        raise InvalidRequestError.of("max_message_bytes", seen=repr(max_message_bytes), allowed=allowed)
+    return max_message_bytes
 
 
 def _has_port(address: str) -> bool:

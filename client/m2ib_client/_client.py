@@ -29,17 +29,26 @@ class Client:
     Every call raises `M2IBError`, by the tree in `m2ib_client`'s exceptions.
     """
 
-    def __init__(self, address: str, *, timeout: float | None = _channel.DEFAULT_TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float | None = _channel.DEFAULT_TIMEOUT_SECONDS,
+        max_message_bytes: int = _channel.MAX_MESSAGE_BYTES,
+    ) -> None:
         """Prepare a channel to `HOST:PORT`; nothing connects before the first call.
 
         `timeout` is that of calls that name none, in seconds from the call to its whole answer; None means
-        none.
+        none. `max_message_bytes` is the largest message sent or taken, up to 1 GiB; the server has a limit of
+        its own (`m2ib-server serve --max-message-mebibytes`).
 
         Raises:
-            InvalidRequestError: the address or the timeout cannot be meant.
+            InvalidRequestError: the address, the timeout or the limit cannot be meant.
         """
         self._timeout = _channel.checked_timeout(timeout)
-        self._channel = grpc.insecure_channel(_channel.checked_address(address), _channel.channel_options())
+        self._max_message_bytes = _channel.checked_message_bytes(max_message_bytes)
+        options = _channel.channel_options(max_message_bytes)
+        self._channel = grpc.insecure_channel(_channel.checked_address(address), options)
         self._stub = attribution_pb2_grpc.AttributionServiceStub(self._channel)
         self._server: LocalServer | None = None
         self._is_closed = False
@@ -52,6 +61,7 @@ class Client:
         device: str = "cpu",
         timeout: float | None = _channel.DEFAULT_TIMEOUT_SECONDS,
         boot_timeout: float = DEFAULT_BOOT_TIMEOUT_SECONDS,
+        max_message_bytes: int = _channel.MAX_MESSAGE_BYTES,
     ) -> Self:
         """Start a private server over a folder of model packages and return a client that ends it on `close`.
 
@@ -63,8 +73,9 @@ class Client:
             MissingPackageError: m2ib-server is not installed.
         """
         _channel.checked_timeout(timeout)  # before a server runs that nobody would end
-        server = LocalServer(models=models, device=device, boot_timeout=boot_timeout)
-        client = cls(server.start(), timeout=timeout)
+        limit = _channel.checked_message_bytes(max_message_bytes)
+        server = LocalServer(models=models, device=device, boot_timeout=boot_timeout, max_message_bytes=limit)
+        client = cls(server.start(), timeout=timeout, max_message_bytes=limit)
         client._server = server
         return client
 
@@ -77,7 +88,7 @@ class Client:
         **options: Unpack[ExplainOptions],
     ) -> Explanation:
         """Explain why the model matches the image and the text; `timeout` replaces the client's."""
-        request = _request.explain_request(image, text, **options)
+        request = _request.explain_request(image, text, max_message_bytes=self._max_message_bytes, **options)
         with translated():
             response = self._open_stub().Explain(request, timeout=self._seconds(timeout))
         return _answer.read_explanation(response.explanation)
@@ -96,7 +107,7 @@ class Client:
         The call begins with the first `next`. Leaving the loop early and dropping the iterator cancels it on
         the server too.
         """
-        request = _request.explain_request(image, text, **options)
+        request = _request.explain_request(image, text, max_message_bytes=self._max_message_bytes, **options)
         return self._events(_request.stream_request(request, partial_maps=partial_maps), self._seconds(timeout))
 
     def score(
@@ -108,7 +119,7 @@ class Client:
         **options: Unpack[ScoreOptions],
     ) -> Scores:
         """Return the similarity of every image with every text; one of either may come without a list."""
-        request = _request.score_request(images, texts, **options)
+        request = _request.score_request(images, texts, max_message_bytes=self._max_message_bytes, **options)
         with translated():
             response = self._open_stub().Score(request, timeout=self._seconds(timeout))
         return _answer.read_scores(response)

@@ -1,14 +1,20 @@
 """Owns a private server: a process of this one, on this machine only, that ends with it however it ends."""
 
+import asyncio
 import importlib.util
+import math
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from m2ib_client._channel import MAX_MESSAGE_BYTES, MEBIBYTE
 from m2ib_client._errors import LocalServerError, MissingPackageError
 
 DEFAULT_BOOT_TIMEOUT_SECONDS = 120.0
@@ -27,7 +33,7 @@ def server_program(module: str = SERVER_MODULE) -> tuple[str, ...]:
         MissingPackageError: the server is not installed beside the client.
     """
     if importlib.util.find_spec(module) is None:
-        raise MissingPackageError("a private server needs the server beside the client: pip install m2ib-server")
+        raise MissingPackageError("a private server needs the server beside the client: pip install 'm2ib-server[cpu]'")
     return (sys.executable, "-m", module)
 
 
@@ -44,27 +50,29 @@ class LocalServer:
         models: str | os.PathLike[str],
         device: str = "cpu",
         boot_timeout: float = DEFAULT_BOOT_TIMEOUT_SECONDS,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
         program: Sequence[str] | None = None,
         patience: float = STOP_SECONDS,
     ) -> None:
         """Keep what to start.
 
-        `program` replaces the installed server's command; `patience` is how long the server may take to end by
-        itself, in seconds.
+        `max_message_bytes` is what the client sends and takes at most; the server takes no less. `program` replaces
+        the installed server's command; `patience` is how long the server may take to end by itself, in seconds.
         """
         self._models = os.fspath(models)
         self._device = device
         self._boot_timeout = boot_timeout
+        self._max_message_bytes = max_message_bytes
         self._program = program
         self._patience = patience
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> str:
-        """Start the server, wait until it is ready and return its address.
+    def start(self, unwanted: threading.Event | None = None) -> str:
+        """Start the server, wait until it is ready and return its address; give up once `unwanted` is set.
 
         Raises:
-            LocalServerError: it ended or took longer than `boot_timeout` seconds.
+            LocalServerError: it ended, took longer than `boot_timeout` seconds or was given up.
             MissingPackageError: it is not installed.
         """
         program = self._program or server_program()
@@ -75,10 +83,24 @@ class LocalServer:
                 self._process = subprocess.Popen(  # noqa: S603 - our own program, through no shell
                     command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT
                 )
-            return self._await_ready(self._process)
+            return self._await_ready(self._process, unwanted or threading.Event())
         except BaseException:
             self.stop()
             raise
+
+    async def start_async(self) -> str:
+        """Start as `start` does, in a thread; whoever is cancelled meanwhile leaves no server behind."""
+        unwanted = threading.Event()
+        # A future of the executor and no task: a loop that ends cancels its tasks, and a thread heeds no cancelling.
+        starting = asyncio.get_running_loop().run_in_executor(None, self.start, unwanted)
+        try:
+            await asyncio.wait({starting})
+        except asyncio.CancelledError:
+            unwanted.set()
+            await _outlasted(starting)
+            await _outlasted(asyncio.get_running_loop().run_in_executor(None, self.stop))
+            raise
+        return starting.result()
 
     def stop(self) -> None:
         """End the server: first by closing its pipe, then by signals. May be called twice."""
@@ -92,16 +114,19 @@ class LocalServer:
     def _command(self, program: Sequence[str]) -> list[str]:
         ready = str(self._ready_file)
         listen = ["--listen", "127.0.0.1:0", "--ready-file", ready, "--exit-with-stdin"]
-        return [*program, "serve", "--models", self._models, "--device", self._device, *listen]
+        mebibytes = math.ceil(max(self._max_message_bytes, MAX_MESSAGE_BYTES) / MEBIBYTE)
+        limits = ["--max-message-mebibytes", str(mebibytes)]
+        return [*program, "serve", "--models", self._models, "--device", self._device, *listen, *limits]
 
-    def _await_ready(self, process: subprocess.Popen[bytes]) -> str:
+    def _await_ready(self, process: subprocess.Popen[bytes], unwanted: threading.Event) -> str:
         deadline = time.monotonic() + self._boot_timeout
         while time.monotonic() < deadline:
             if self._ready_file.exists():
                 return self._ready_file.read_text(encoding="utf-8").strip()
             if process.poll() is not None:
                 raise LocalServerError(f"the server ended with status {process.returncode}{self._last_words()}")
-            time.sleep(POLL_SECONDS)
+            if unwanted.wait(POLL_SECONDS):
+                raise LocalServerError("the server's start was given up")
         raise LocalServerError(f"the server was not ready after {self._boot_timeout:g} s{self._last_words()}")
 
     def _last_words(self) -> str:
@@ -121,6 +146,14 @@ class LocalServer:
         if self._folder is None:
             raise LocalServerError("the server was not started")
         return Path(self._folder.name, name)
+
+
+async def _outlasted(work: asyncio.Future[Any]) -> None:
+    """Wait until the work is done, well or badly, however often the waiting is cancelled."""
+    while not work.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({work})
+    work.exception()
 
 
 def _end(process: subprocess.Popen[bytes], patience: float) -> None:

@@ -58,6 +58,7 @@ def explain_request(  # noqa: PLR0913 - the call's options, one by one
     truncate_text: bool = False,
     frame: int | None = None,
     window: tuple[float, float] | None = None,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
 ) -> attribution_pb2.ExplainRequest:
     """Return the request for one pair; `ExplainOptions` says what each option means.
 
@@ -78,7 +79,7 @@ def explain_request(  # noqa: PLR0913 - the call's options, one by one
     )
     if fit is not None:
         request.fit = _named("fit", fit, FIT_BY_NAME)
-    return _within_limit(request)
+    return _within_limit(request, max_message_bytes)
 
 
 def stream_request(
@@ -97,6 +98,7 @@ def score_request(
     truncate_text: bool = False,
     frame: int | None = None,
     window: tuple[float, float] | None = None,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
 ) -> attribution_pb2.ScoreRequest:
     """Return the request for every image against every text; raises as `explain_request`."""
     many_images = images if _is_many(images) else [images]
@@ -111,7 +113,7 @@ def score_request(
     )
     if fit is not None:
         request.fit = _named("fit", fit, FIT_BY_NAME)
-    return _within_limit(request)
+    return _within_limit(request, max_message_bytes)
 
 
 def model_request(name: str) -> attribution_pb2.GetModelRequest:
@@ -168,14 +170,14 @@ def _is_many(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
-def _within_limit(request: Sized) -> Sized:
+def _within_limit(request: Sized, max_message_bytes: int) -> Sized:
     """Refuse here what gRPC would refuse anyway, but in words."""
     size_bytes = request.ByteSize()
-    if size_bytes > MAX_MESSAGE_BYTES:
+    if size_bytes > max_message_bytes:
         raise InvalidRequestError.of(
             "message",
             seen=f"{size_bytes} bytes",
-            allowed=f"at most {MAX_MESSAGE_BYTES} bytes in one request",
+            allowed=f"at most {max_message_bytes} bytes in one request (the client's max_message_bytes)",
             reason="MESSAGE_TOO_LARGE",
         )
     return request

@@ -1,8 +1,9 @@
 """Owns the command line of `m2ib-export`: arguments, progress and exit codes."""
 
+from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 from rich.console import Console
@@ -13,6 +14,30 @@ from m2ib_export.errors import ExportError, OutputExists, OutputInvalid, ParityM
 from m2ib_export.progress import StageProgress
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+CheckpointArgument: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="A directory with a Hugging Face CLIPModel checkpoint, a model name of the Hugging Face hub "
+        "(downloaded), or the word [bold]demo[/bold] for the small built-in model.",
+    ),
+]
+VisionLayerOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        help="The image encoder's block, counted from 0, at whose output the bottleneck sits. "
+        "Default: two blocks of twelve follow it, as in the M2IB paper."
+    ),
+]
+ReferenceTextsOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="The texts against which a similarity is ranked: general, radiology, or a file with one "
+        "text a line. Default: general."
+    ),
+]
 
 
 class ExitCode(IntEnum):
@@ -26,24 +51,11 @@ class ExitCode(IntEnum):
 
 @app.command()
 def export(
-    checkpoint: Annotated[
-        str,
-        typer.Argument(
-            metavar="CHECKPOINT",
-            help="A directory with a Hugging Face CLIPModel checkpoint, a model name of the Hugging Face hub "
-            "(downloaded), or the word [bold]demo[/bold] for the small built-in model.",
-        ),
-    ],
+    checkpoint: CheckpointArgument,
     out_dir: Annotated[
         Path, typer.Argument(metavar="OUT_DIR", help="The package directory to make; it must not exist yet.")
     ],
-    vision_layer: Annotated[
-        int | None,
-        typer.Option(
-            help="The image encoder's block, counted from 0, at whose output the bottleneck sits. "
-            "Default: two blocks of twelve follow it, as in the M2IB paper."
-        ),
-    ] = None,
+    vision_layer: VisionLayerOption = None,
     text_layer: Annotated[int | None, typer.Option(help="The same for the text encoder.")] = None,
     name: Annotated[
         str | None, typer.Option(help="The model's name for requests. Default: made from CHECKPOINT.")
@@ -56,13 +68,7 @@ def export(
             "Default: letterbox, which cuts nothing off."
         ),
     ] = None,
-    reference_texts: Annotated[
-        str | None,
-        typer.Option(
-            help="The texts against which a similarity is ranked: general, radiology, or a file with one "
-            "text a line. Default: general."
-        ),
-    ] = None,
+    reference_texts: ReferenceTextsOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT_DIR if it exists.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads for the arithmetic.")] = 2,
 ) -> None:
@@ -85,14 +91,18 @@ def export(
         "reference_texts": reference_texts,
     }
     task = Export(checkpoint=checkpoint, output=out_dir, options=options, is_replacing=force, threads=threads)
+    _report(_watched(lambda on_stage: run(task, on_stage)), out_dir)
+
+
+def _watched(run: Callable[[Callable[[str], None]], manifest_pb2.Manifest]) -> manifest_pb2.Manifest:
+    """Show the stages of an export; end the program with the exit code of its fault."""
     console = Console(stderr=True)
     try:
         with StageProgress(console) as progress:
-            manifest = run(task, progress.start)
+            return run(progress.start)
     except ExportError as error:
         console.print(f"m2ib-export: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(exit_code(error)) from None
-    _report(manifest, out_dir)
 
 
 def exit_code(error: ExportError) -> ExitCode:

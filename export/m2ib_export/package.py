@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,27 +21,42 @@ CHUNK_BYTES = 1 << 20
 def whole_directory(target: Path, *, is_replacing: bool) -> Iterator[Path]:
     """Give a directory to fill that takes the target's name when the body ends, and vanishes when it raises.
 
+    Missing parents are made, and vanish likewise.
     is_replacing: whether a directory that is there already may be replaced.
 
     Raises:
         OutputExists: the target exists and may not be replaced.
-        OutputInvalid: the target exists and is no directory, or its parent is none.
+        OutputInvalid: the target, or what should be a parent of it, exists and is no directory; or a parent or the
+            draft cannot be made.
     """
     target = target.absolute()
     _check_target(target, is_replacing=is_replacing)
     draft = target.parent / f".{target.name}.{uuid4().hex}.draft"
-    draft.mkdir()
+    missing = [parent for parent in target.parents if not parent.exists()]
     try:
+        _make_draft(draft)
         yield draft
         _check_target(target, is_replacing=is_replacing)  # it may have appeared meanwhile
         _replace(target, draft)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+        for parent in missing:  # the deepest first; one that holds something stays
+            with suppress(OSError):
+                parent.rmdir()
+
+
+def _make_draft(draft: Path) -> None:
+    try:
+        draft.mkdir(parents=True)
+    except OSError as cause:
+        seen = f"{type(cause).__name__}: {cause.strerror}"
+        raise OutputInvalid(str(draft.parent), seen=seen, allowed="a place that can be written to") from cause
 
 
 def _check_target(target: Path, *, is_replacing: bool) -> None:
-    if not target.parent.is_dir():
-        raise OutputInvalid(str(target), seen="no parent directory", allowed="a place in a directory that exists")
+    for parent in target.parents:
+        if parent.exists() and not parent.is_dir():
+            raise OutputInvalid(str(target), seen=f"{parent} is no directory", allowed="a place in a directory")
     if target.exists() and not target.is_dir():
         raise OutputInvalid(str(target), seen="a file", allowed="a directory, or nothing")
     if target.exists() and not is_replacing:

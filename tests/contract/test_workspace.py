@@ -108,3 +108,23 @@ def test_generated_code_is_fresh():
         [sys.executable, ROOT / "tests/contract/fresh_proto.py"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_demo_is_exported_anew_when_the_exporter_or_the_contract_changes():
+    answer = subprocess.run(
+        ["make", "--print-data-base", "--question", "models/demo/manifest.json"],  # noqa: S607 - make from the PATH
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (rule,) = re.findall(r"^models/demo/manifest\.json: (.*)$", answer.stdout, flags=re.MULTILINE)
+    sources = [*ROOT.glob("export/m2ib_export/*.py"), *ROOT.glob("export/m2ib_export/families/**/*.py")]
+    sources += [*ROOT.glob("export/m2ib_export/demo/checkpoint/*"), *ROOT.glob("proto/m2ib/v1/*_pb2.py")]
+    assert {str(path.relative_to(ROOT)) for path in sources} <= set(rule.split())
+
+
+def test_the_image_installs_our_own_wheels_and_none_of_their_names():
+    installed = re.search(r"pip install (.*?)\n\n", (ROOT / "Dockerfile").read_text(), flags=re.DOTALL)[1]
+    assert re.findall(r"(?<![/_\w])m2ib[-_]\w+", installed) == []
+    assert set(re.findall(r"/wheels/(m2ib_\w+)-\*\.whl", installed)) == {"m2ib_proto", "m2ib_server"}

@@ -63,4 +63,5 @@ def test_served_maps_equal_the_oracle_at_full_size(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", "vit-b-32")
     package = export(checkpoint, tmp_path / "package", "--name", "vit-b-32", "--version", "1")
     with running_server(package, tmp_path) as server:
-        assert_served_equals_oracle(server.address, checkpoint, "vit-b-32", "channel")
+        for mask_shape in ("channel", "token"):
+            assert_served_equals_oracle(server.address, checkpoint, "vit-b-32", mask_shape)

@@ -69,6 +69,7 @@ def explain(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer want
     models: opt.ModelsOption = None,
     device: opt.DeviceOption = "cpu",
     timeout: opt.TimeoutOption = opt.DEFAULT_TIMEOUT,
+    max_message_mebibytes: opt.MessageOption = opt.DEFAULT_MESSAGE,
 ) -> None:
     """Show which parts of IMAGE and of TEXT made the model match them.
 
@@ -80,7 +81,15 @@ def explain(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer want
     _check_overlay(overlay, sides)
     with (
         reported_faults(),
-        connect(context, server=server, local=local, models=models, device=device, timeout=timeout) as client,
+        connect(
+            context,
+            server=server,
+            local=local,
+            models=models,
+            device=device,
+            timeout=timeout,
+            max_message_mebibytes=max_message_mebibytes,
+        ) as client,
     ):
         events = client.explain_stream(
             image,
@@ -124,11 +133,20 @@ def score(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer wants 
     models: opt.ModelsOption = None,
     device: opt.DeviceOption = "cpu",
     timeout: opt.TimeoutOption = opt.DEFAULT_TIMEOUT,
+    max_message_mebibytes: opt.MessageOption = opt.DEFAULT_MESSAGE,
 ) -> None:
     """Show how well every IMAGE matches every TEXT: cosine similarities, from -1 to 1."""
     with (
         reported_faults(),
-        connect(context, server=server, local=local, models=models, device=device, timeout=timeout) as client,
+        connect(
+            context,
+            server=server,
+            local=local,
+            models=models,
+            device=device,
+            timeout=timeout,
+            max_message_mebibytes=max_message_mebibytes,
+        ) as client,
     ):
         scores = client.score(images, texts, model=model, fit=fit, truncate_text=truncate, frame=frame, window=window)
         names = [str(image) for image in images]
@@ -147,11 +165,20 @@ def list_models(
     models: opt.ModelsOption = None,
     device: opt.DeviceOption = "cpu",
     timeout: opt.TimeoutOption = opt.DEFAULT_TIMEOUT,
+    max_message_mebibytes: opt.MessageOption = opt.DEFAULT_MESSAGE,
 ) -> None:
     """Show the models that the server has loaded, with their defaults and limits."""
     with (
         reported_faults(),
-        connect(context, server=server, local=local, models=models, device=device, timeout=timeout) as client,
+        connect(
+            context,
+            server=server,
+            local=local,
+            models=models,
+            device=device,
+            timeout=timeout,
+            max_message_mebibytes=max_message_mebibytes,
+        ) as client,
     ):
         loaded = client.models()
         if as_json:

@@ -3,12 +3,22 @@
 from pathlib import Path
 
 import typer
+from rich.console import Console
 
+from m2ib_client._channel import MEBIBYTE
+from m2ib_client._cli.progress import booting
 from m2ib_client._client import Client
 
 
 def connect(
-    context: typer.Context, *, server: str, local: bool, models: Path | None, device: str, timeout: float
+    context: typer.Context,
+    *,
+    server: str,
+    local: bool,
+    models: Path | None,
+    device: str,
+    timeout: float,
+    max_message_mebibytes: int,
 ) -> Client:
     """Return a client of the server that the options name.
 
@@ -16,14 +26,16 @@ def connect(
         typer.BadParameter: the options contradict each other.
         M2IBError: the address or the timeout is wrong, or the private server did not start.
     """
+    limit = max_message_mebibytes * MEBIBYTE
     if not local:
         _refuse_local_options(context)
-        return Client(server, timeout=timeout)
+        return Client(server, timeout=timeout, max_message_bytes=limit)
     if _is_given(context, "server"):
         raise typer.BadParameter("--server and --local exclude each other")
     if models is None:
         raise typer.BadParameter("--local needs --models DIR")
-    return Client.local(models=models, device=device, timeout=timeout)
+    with booting(Console(stderr=True)):
+        return Client.local(models=models, device=device, timeout=timeout, max_message_bytes=limit)
 
 
 def _refuse_local_options(context: typer.Context) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from m2ib_client._channel import DEFAULT_TIMEOUT_SECONDS
+from m2ib_client._channel import CEILING_MESSAGE_BYTES, DEFAULT_TIMEOUT_SECONDS, MAX_MESSAGE_BYTES, MEBIBYTE
 from m2ib_client._options import FitName, MaskName, Window
 
 
@@ -76,6 +76,16 @@ DeviceOption: TypeAlias = Annotated[
 TimeoutOption: TypeAlias = Annotated[
     float, typer.Option(metavar="SECONDS", help="How long to wait for the answer.", rich_help_panel=SERVER_PANEL)
 ]
+MessageOption: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        envvar="M2IB_MAX_MESSAGE_MEBIBYTES",
+        min=1,
+        max=CEILING_MESSAGE_BYTES // MEBIBYTE,
+        help="The largest message either way, in MiB; the server has a flag of the same name.",
+        rich_help_panel=SERVER_PANEL,
+    ),
+]
 ModelOption: TypeAlias = Annotated[
     str, typer.Option(metavar="NAME", help="The model; not needed where the server has only one.")
 ]
@@ -141,3 +151,4 @@ WindowOption: TypeAlias = Annotated[
     ),
 ]
 DEFAULT_TIMEOUT = DEFAULT_TIMEOUT_SECONDS
+DEFAULT_MESSAGE = MAX_MESSAGE_BYTES // MEBIBYTE

@@ -1,12 +1,20 @@
-"""Shows the steps of a running explanation on the standard error; nothing where that is no terminal."""
+"""Shows a private server's start and an explanation's steps on the standard error, where that is a terminal."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import rich.progress
 from rich.console import Console
 
 from m2ib_client._errors import IncompatibleServerError
 from m2ib_client._results import Explanation, Progress
+
+
+def booting(console: Console) -> AbstractContextManager[object]:
+    """Show that a private server is starting, as long as the body runs."""
+    if not console.is_terminal:
+        return nullcontext()
+    return console.status("starting a private server and loading its models")
 
 
 def followed(events: Iterator[Progress | Explanation]) -> Explanation:

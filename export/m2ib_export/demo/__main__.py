@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 import typer
@@ -17,6 +17,7 @@ from m2ib_export.demo.phrase import NORMAL_PHRASES, plain_phrase
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 FINDING_SEED_STREAM = 17
+Setting: TypeAlias = Literal["channel", "token", "channel_sharp"]
 
 
 @app.command()
@@ -83,16 +84,22 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint to measure.")] = CHECKPOINT,
     out: Annotated[Path, typer.Option(help="JSON file for the figures.")] = Path("evaluation.json"),
     films: Annotated[int, typer.Option(min=100, help="Test films.")] = 500,
+    setting: Annotated[
+        Setting | None, typer.Option(help="Measure this setting anew and keep the other figures of --out.")
+    ] = None,
     sweep: Annotated[Path | None, typer.Option(help="What `select` wrote, for the card.")] = None,
     card: Annotated[Path | None, typer.Option(help="Model card to write; needs --sweep.")] = None,
 ) -> None:
     """Measure retrieval and localisation on held-out phantoms."""
     from m2ib_export.demo.card import write_card
-    from m2ib_export.demo.evaluate import evaluate_checkpoint
+    from m2ib_export.demo.evaluate import evaluate_checkpoint, evaluate_setting
 
     if (card is None) != (sweep is None):
         raise typer.BadParameter("--card and --sweep go together")
-    evaluate_checkpoint(checkpoint, out, films)
+    if setting is None:
+        evaluate_checkpoint(checkpoint, out, films)
+    else:
+        evaluate_setting(checkpoint, out, setting)
     if card is not None and sweep is not None:
         write_card(card, out, sweep, checkpoint)
 

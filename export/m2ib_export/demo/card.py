@@ -33,9 +33,9 @@ why so small a model learns within an hour, and why its patches carry what an ex
 seeds from 1,000,000, validation films from 2,000,000, test films from 3,000,000.
 
 The first 750 steps (peak rate 2e-3) were one process of two threads; the 4,000 that followed, two processes on shared
-weights with fresh helps and optimisers, because the machine was busy; the weights are those of step 4,001 of that part,
-the best on 600 validation films. Time ended both, so the run is not repeatable
-bit by bit; the films, phrases, masks and tokeniser are.
+weights with fresh helps and optimisers; the weights are those of step 4,001 of that part, the best on 600 validation
+films. Both parts ended after a number of minutes and the second's processes wrote to the weights in no fixed order, so
+the run is not repeatable bit by bit; the films, phrases, masks and tokeniser are.
 
 ## Evaluation
 

@@ -20,7 +20,7 @@ from m2ib_export.demo.attribution import (
     vision_hidden,
     vision_tail,
 )
-from m2ib_export.demo.corpus import TEST_SEED, render_films
+from m2ib_export.demo.corpus import TEST_SEED, FilmSet, render_films
 from m2ib_export.demo.metric import Scores, figure, lift, named_brighter, pointing
 from m2ib_export.demo.reading import reading_figures
 from m2ib_export.demo.trial import Trial, first, make_trial, pair_films, text_embeddings
@@ -33,7 +33,7 @@ CONTROL_FILMS = 200
 WORDING_FILMS = 200
 PAIR_OFFSET, WORDING_OFFSET = 500_000, 700_000  # keep the seeds of the three sets apart
 MASK_SHAPES = ("channel", "token")
-SHARP = BottleneckPlan(beta=5.0, mask_shape="channel", steps=STEPS, rows=ROWS)  # costs twice the recipe's steps
+SHARP = BottleneckPlan(beta=5.0, mask_shape="channel", steps=STEPS, rows=ROWS)
 CASE_SEED = 1
 
 
@@ -46,61 +46,93 @@ def load_checkpoint(checkpoint: Path) -> tuple[CLIPModel, CLIPTokenizer]:
 def evaluate_checkpoint(checkpoint: Path, out: Path, count: int) -> None:
     """Measure a checkpoint by its own recipe on `count` mixed and `count` two-finding films; write JSON."""
     model, tokenizer = load_checkpoint(checkpoint)
-    recipe = json.loads((checkpoint / "m2ib.json").read_text(encoding="utf-8"))
-    films = render_films(range(TEST_SEED, TEST_SEED + count))
-    pairs = pair_films(TEST_SEED + PAIR_OFFSET, count)
-    mixed = make_trial(films, CASE_SEED)
+    recipe = read_recipe(checkpoint)
+    films = mixed_films(count)
+    mixed, pairs = make_trial(films, CASE_SEED), pair_trial(count)
+    block = recipe["vision_layer"]
     figures = {
         "films": {"mixed": count, "two_findings": count, "wording": WORDING_FILMS, "first_seed": TEST_SEED},
         "machine": {"torch": torch.__version__, "python": platform.python_version()},
         "reading": reading_figures(model, tokenizer, films),
-        "localisation": localisation_figures(model, tokenizer, mixed, recipe),
-        "absent_phrase": absent_figures(model, tokenizer, mixed, recipe),
-        "two_findings": localisation_figures(model, tokenizer, make_trial(pairs, CASE_SEED), recipe),
+        "localisation": {"token_norm": norm_figures(model, mixed, block)},
+        "absent_phrase": {},
+        "two_findings": {"token_norm": norm_figures(model, pairs, block)},
         "untouched": untouched_figures(model, tokenizer, mixed),
-        "wording": text_figures(model, tokenizer, recipe),
+        "wording": {},
     }
+    for name, plan in plans_of(recipe).items():
+        figures = with_setting(figures, name, setting_figures(model, tokenizer, mixed, pairs, recipe, plan))
+    write_figures(out, figures)
+
+
+def evaluate_setting(checkpoint: Path, out: Path, name: str) -> None:
+    """Measure one of `plans_of` anew, on as many films as the figures in `out` tell of, and put it among them."""
+    model, tokenizer = load_checkpoint(checkpoint)
+    recipe = read_recipe(checkpoint)
+    figures = json.loads(out.read_text(encoding="utf-8"))
+    count = figures["films"]["mixed"]
+    mixed, pairs = make_trial(mixed_films(count), CASE_SEED), pair_trial(count)
+    measured = setting_figures(model, tokenizer, mixed, pairs, recipe, plans_of(recipe)[name])
+    write_figures(out, with_setting(figures, name, measured))
+
+
+def read_recipe(checkpoint: Path) -> dict[str, Any]:
+    """The export's settings beside a checkpoint."""
+    recipe: dict[str, Any] = json.loads((checkpoint / "m2ib.json").read_text(encoding="utf-8"))
+    return recipe
+
+
+def write_figures(out: Path, figures: dict[str, Any]) -> None:
+    """Write figures as JSON."""
     out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
+def mixed_films(count: int) -> FilmSet:
+    """`count` test films drawn as in training."""
+    return render_films(range(TEST_SEED, TEST_SEED + count))
+
+
+def pair_trial(count: int) -> Trial:
+    """`count` test films with two findings each, with their phrases."""
+    return make_trial(pair_films(TEST_SEED + PAIR_OFFSET, count), CASE_SEED)
+
+
 def plans_of(recipe: dict[str, Any]) -> dict[str, BottleneckPlan]:
-    """The settings to measure: the recipe's for each mask shape, read up to its steps, and a sharper one."""
-    plans = {}
-    for shape in MASK_SHAPES:
-        settings = recipe["defaults"][shape]
-        steps = tuple(steps for steps in STEPS if steps <= settings["steps"])
-        plans[shape] = BottleneckPlan(beta=settings["beta"], mask_shape=shape, steps=steps, rows=ROWS)
+    """The settings to measure: the recipe's beta for each mask shape, and a sharper one. Each is read at `STEPS`."""
+    plans = {
+        shape: BottleneckPlan(beta=recipe["defaults"][shape]["beta"], mask_shape=shape, steps=STEPS, rows=ROWS)
+        for shape in MASK_SHAPES
+    }
     return plans | {"channel_sharp": SHARP}
 
 
-def text_figures(model: CLIPModel, tokenizer: CLIPTokenizer, recipe: dict[str, Any]) -> dict[str, Any]:
-    """Text maps of every setting at the recipe's text block."""
-    block, seed = recipe["text_layer"], TEST_SEED + WORDING_OFFSET
-    return {
-        name: {"beta": plan.beta} | wording_figures(model, tokenizer, seed, WORDING_FILMS, block, plan)
-        for name, plan in plans_of(recipe).items()
-    }
+def with_setting(figures: dict[str, Any], name: str, measured: dict[str, Any]) -> dict[str, Any]:
+    """Figures with those of one setting put in, or in the place of its former ones. measured: part -> figures."""
+    return figures | {part: figures[part] | {name: values} for part, values in measured.items()}
 
 
-def localisation_figures(
-    model: CLIPModel, tokenizer: CLIPTokenizer, trial: Trial, recipe: dict[str, Any]
+def setting_figures(
+    model: CLIPModel, tokenizer: CLIPTokenizer, mixed: Trial, pairs: Trial, recipe: dict[str, Any], plan: BottleneckPlan
 ) -> dict[str, Any]:
-    """Every setting at the recipe's block, and the token norm."""
-    block = recipe["vision_layer"]
-    norms = vision_hidden(model, trial.pixels, block)[:, 1:].square().sum(dim=2)
-    figures: dict[str, Any] = {"token_norm": map_figures(norms, trial)}
-    for name, plan in plans_of(recipe).items():
-        figures[name] = {"beta": plan.beta, **by_steps(model, tokenizer, trial, block, plan, trial.phrases)}
-    return figures
-
-
-def absent_figures(model: CLIPModel, tokenizer: CLIPTokenizer, trial: Trial, recipe: dict[str, Any]) -> dict[str, Any]:
-    """The control: maps for a finding that is absent, scored against the one that is there."""
-    control, block = first(trial, CONTROL_FILMS), recipe["vision_layer"]
-    return {
-        name: {"beta": plan.beta, **by_steps(model, tokenizer, control, block, plan, control.absent_phrases)}
-        for name, plan in plans_of(recipe).items()
+    """Everything measured of one setting, by the part of the figures that it belongs to."""
+    control = first(mixed, CONTROL_FILMS)
+    maps = {
+        "localisation": (mixed, mixed.phrases),
+        "absent_phrase": (control, control.absent_phrases),
+        "two_findings": (pairs, pairs.phrases),
     }
+    figures = {
+        part: by_steps(model, tokenizer, trial, recipe["vision_layer"], plan, phrases)
+        for part, (trial, phrases) in maps.items()
+    }
+    seed = TEST_SEED + WORDING_OFFSET
+    figures["wording"] = wording_figures(model, tokenizer, seed, WORDING_FILMS, recipe["text_layer"], plan)
+    return {part: {"beta": plan.beta} | values for part, values in figures.items()}
+
+
+def norm_figures(model: CLIPModel, trial: Trial, block: int) -> dict[str, Any]:
+    """The squared norm of the patches after a block, which knows no phrase, scored as a map."""
+    return map_figures(vision_hidden(model, trial.pixels, block)[:, 1:].square().sum(dim=2), trial)
 
 
 def untouched_figures(model: CLIPModel, tokenizer: CLIPTokenizer, trial: Trial) -> dict[str, Any]:

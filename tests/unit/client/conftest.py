@@ -43,7 +43,7 @@ async def next_or_none(events: AsyncGenerator[Any, None]) -> Any:
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("M2IB_SERVER", "NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+    for name in ("M2IB_SERVER", "M2IB_MAX_MESSAGE_MEBIBYTES", "NO_COLOR", "FORCE_COLOR", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
 
 

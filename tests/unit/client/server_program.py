@@ -9,6 +9,13 @@ from pathlib import Path
 from m2ib_client.testing import serve_fake
 
 
+def note_pid(folder: Path) -> None:
+    """Write the process id into `pid`, which appears with all of it or not at all."""
+    part = folder / "pid.part"
+    part.write_text(str(os.getpid()), encoding="ascii")
+    part.rename(folder / "pid")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("command", choices=["serve"])
@@ -17,13 +24,15 @@ def main() -> int:
     parser.add_argument("--device", required=True, choices=["cpu", "cuda", "broken", "silent", "deaf"])
     parser.add_argument("--ready-file", required=True, type=Path)
     parser.add_argument("--exit-with-stdin", required=True, action="store_true")
+    parser.add_argument("--max-message-mebibytes", required=True)
     options = parser.parse_args()
+    Path(options.models, "arguments").write_text("\n".join(sys.argv), encoding="utf-8")
     if options.device == "broken":
         print("reading the package\nthe package is corrupt", file=sys.stderr)
         return 3
+    note_pid(Path(options.models))
     if options.device == "silent":
         time.sleep(60)
-    Path(options.models, "pid").write_text(str(os.getpid()), encoding="ascii")
     with serve_fake() as fake:
         written = options.ready_file.with_suffix(".part")
         written.write_text(f"{fake.address}\n", encoding="ascii")

@@ -268,6 +268,23 @@ def test_addresses_that_cannot_be_meant_are_refused(shell: Any, address: Any) ->
         shell(address)
 
 
+def test_message_limit_of_the_client_holds_both_ways(connect: Any, fake: FakeService) -> None:
+    small = connect(fake, max_message_bytes=2_000)
+    with pytest.raises(m2ib_client.InvalidRequestError, match="at most 2000 bytes"):
+        small.explain(b"x" * 2_001, "a")
+    assert fake.calls == ()
+    with pytest.raises(m2ib_client.M2IBError):
+        connect(fake, max_message_bytes=10).models()
+    assert len(fake.calls) == 1
+    assert small.models()[0].name == "fake"
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2**30 + 1, 1.5, True, None], ids=repr)
+def test_message_limits_that_cannot_be_meant_are_refused(connect: Any, fake: FakeService, limit: Any) -> None:
+    with pytest.raises(m2ib_client.InvalidRequestError, match="max_message_bytes"):
+        connect(fake, max_message_bytes=limit)
+
+
 def test_context_manager_closes() -> None:
     with serve_fake() as fake, Client(fake.address) as client:
         client.models()

@@ -198,6 +198,7 @@ def test_what_is_no_image_is_invalid(run: Run, tmp_path: Path) -> None:
         ["explain", "FILM", TEXT, "--frame", "0"],
         ["explain", "FILM", TEXT, "--local"],
         ["score", "FILM"],
+        ["models", "--max-message-mebibytes", "1025"],
         ["models", "--models", "."],
         ["models", "--device", "cuda"],
         ["models", "--local", "--models", ".", "--server", "127.0.0.1:1"],
@@ -213,6 +214,18 @@ def test_wrong_command_line_is_a_usage_error(run: Run, fake: FakeService, pictur
 
 def test_address_of_the_command_line_overrides_the_variable(run: Run, fake: FakeService) -> None:
     assert run("models", "--server", fake.address, server="127.0.0.1:1").exit_code == ExitCode.OK
+
+
+def test_message_limit_comes_from_the_flag_or_the_variable(run: Run, tmp_path: Path) -> None:
+    film = tmp_path / "large.png"
+    film.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(1 << 20))
+    for result in (
+        run("explain", film, TEXT, "--max-message-mebibytes", "1"),
+        run("explain", film, TEXT, M2IB_MAX_MESSAGE_MEBIBYTES="1"),
+    ):
+        assert result.exit_code == ExitCode.INVALID
+        assert "at most 1048576 bytes" in result.stderr
+    assert "at most" not in run("explain", film, TEXT).stderr
 
 
 def test_address_that_is_none_is_invalid(run: Run) -> None:

@@ -1,5 +1,6 @@
 """Checks the life of a private server: it starts, says why it does not, and never outlives its client."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import m2ib_client
-from m2ib_client import Client, LocalServerError, MissingPackageError
+from m2ib_client import AsyncClient, Client, LocalServerError, MissingPackageError
 from m2ib_client._local import LocalServer, server_program
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("server_program.py")))
@@ -78,8 +79,75 @@ def test_server_that_ignores_its_pipe_is_ended_by_a_signal(tmp_path: Path) -> No
     assert not is_running(pid)
 
 
+def async_client(folder: Path, device: str) -> AsyncClient:
+    client = AsyncClient.local(models=folder)
+    client._server = LocalServer(models=folder, device=device, patience=0.2, program=PROGRAM)
+    return client
+
+
+async def opened(client: AsyncClient) -> None:
+    async with client:
+        await asyncio.sleep(60)
+
+
+async def pid_of_boot(folder: Path) -> int:
+    while not (folder / "pid").exists():  # noqa: ASYNC110 - another process writes it
+        await asyncio.sleep(0.02)
+    return int((folder / "pid").read_text())
+
+
+@pytest.mark.parametrize("cancels", [1, 3])
+def test_cancelled_boot_leaves_no_server(tmp_path: Path, cancels: int) -> None:
+    async def cancel_during_boot() -> int:
+        opening = asyncio.create_task(opened(async_client(tmp_path, "silent")))
+        pid = await pid_of_boot(tmp_path)
+        for _ in range(cancels):
+            opening.cancel()
+            await asyncio.sleep(0.02)
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        return pid
+
+    before = time.monotonic()
+    assert not is_running(asyncio.run(cancel_during_boot()))
+    assert time.monotonic() - before < 30
+
+
+def test_loop_that_ends_during_boot_leaves_no_server(tmp_path: Path) -> None:
+    async def leave_during_boot() -> tuple[int, asyncio.Task[None]]:
+        opening = asyncio.create_task(opened(async_client(tmp_path, "silent")))
+        return await pid_of_boot(tmp_path), opening
+
+    pid, opening = asyncio.run(leave_during_boot())
+    assert opening.cancelled()
+    assert not is_running(pid)
+
+
+def test_client_can_start_again_after_a_cancelled_boot(tmp_path: Path) -> None:
+    async def cancel_and_open() -> str:
+        client = async_client(tmp_path, "cpu")
+        first = asyncio.create_task(client.model())
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait({first})
+        try:
+            return (await client.model()).name
+        finally:
+            await client.close()
+
+    assert asyncio.run(cancel_and_open()) == "fake"
+
+
+def test_private_server_takes_messages_as_large_as_its_client(tmp_path: Path) -> None:
+    server = LocalServer(models=tmp_path, max_message_bytes=100_000_000, program=PROGRAM)
+    server.start()
+    server.stop()
+    arguments = (tmp_path / "arguments").read_text().splitlines()
+    assert arguments[arguments.index("--max-message-mebibytes") + 1] == "96"
+
+
 def test_missing_server_is_named() -> None:
-    with pytest.raises(MissingPackageError, match="pip install m2ib-server"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'm2ib-server\[cpu\]'"):
         server_program("m2ib_server_that_is_not_there")
 
 

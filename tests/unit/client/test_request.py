@@ -89,6 +89,14 @@ def test_request_above_the_message_limit_is_refused_before_it_is_sent() -> None:
     assert caught.value.reason == "MESSAGE_TOO_LARGE"
 
 
+def test_message_limit_is_the_callers_to_raise_and_to_lower() -> None:
+    large = b"x" * (_channel.MAX_MESSAGE_BYTES + 1)
+    assert _request.explain_request(large, "a", max_message_bytes=2 * len(large)).image.encoded == large
+    for make in (_request.explain_request, _request.score_request):
+        with pytest.raises(InvalidRequestError, match="at most 100 bytes"):
+            make(b"x" * 101, "a", max_message_bytes=100)
+
+
 @pytest.mark.parametrize(
     ("images", "texts", "shape"),
     [

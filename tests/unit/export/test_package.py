@@ -73,12 +73,34 @@ def test_a_file_in_the_way_is_never_replaced(tmp_path, is_replacing):
         pytest.fail("the body ran")
 
 
-def test_a_missing_parent_is_refused(tmp_path):
-    with (
-        pytest.raises(OutputInvalid, match="seen no parent directory"),
-        whole_directory(tmp_path / "absent" / "package", is_replacing=False),
-    ):
-        pytest.fail("the body ran")
+def test_missing_parents_are_made(tmp_path):
+    with whole_directory(tmp_path / "a" / "b" / "package", is_replacing=False) as draft:
+        (draft / "file").write_text("x")
+    assert listing(tmp_path / "a" / "b") == ["package"]
+    assert listing(tmp_path / "a" / "b" / "package") == ["file"]
+
+
+def test_parents_that_were_made_vanish_when_the_body_raises(tmp_path):
+    (tmp_path / "there").mkdir()
+    for folder in (tmp_path / "a" / "b", tmp_path / "there" / "c"):
+        with pytest.raises(Unexpected), whole_directory(folder / "package", is_replacing=False):
+            raise Unexpected
+    assert listing(tmp_path) == ["there"]
+    assert listing(tmp_path / "there") == []
+
+
+def test_parents_that_others_use_meanwhile_stay(tmp_path):
+    with pytest.raises(Unexpected), whole_directory(tmp_path / "a" / "package", is_replacing=False):
+        (tmp_path / "a" / "theirs").write_text("x")
+        raise Unexpected
+    assert listing(tmp_path / "a") == ["theirs"]
+
+
+def test_a_file_in_the_place_of_a_parent_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for target in (tmp_path / "file" / "package", tmp_path / "file" / "a" / "package"):
+        with pytest.raises(OutputInvalid, match="is no directory"), whole_directory(target, is_replacing=True):
+            pytest.fail("the body ran")
 
 
 def test_files_are_listed_with_digest_and_size_but_not_the_manifest(tmp_path):
