@@ -4,11 +4,21 @@ What torch's autocast does, on a finished graph: the inputs of products are roun
 residual streams, softmax, layer norms, activations, the similarity and all ports stay float32.
 """
 
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from m2ib_export.precision import PRODUCTS, Precision
+from m2ib_export.precision import Precision
 
+PRODUCTS = {
+    Precision.FP16: frozenset({"Conv", "Gemm", "MatMul"}),
+    Precision.BF16: frozenset({"Gemm", "MatMul"}),
+}
+"""Operators that multiply and add: where the time goes. ONNX has no Conv in bfloat16 at the opset in use."""
+ELEMENT_TYPE = {Precision.FP16: ir.DataType.FLOAT16, Precision.BF16: ir.DataType.BFLOAT16}
+STORAGE_TYPE: dict[Precision, npt.DTypeLike] = {Precision.FP16: np.float16, Precision.BF16: ml_dtypes.bfloat16}
 MOVEMENTS = frozenset({"Concat", "Reshape", "Split", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators that move values and compute none, so that rounding before them equals rounding after them."""
 FLOAT_INPUTS = {"Concat": None, "Conv": None, "Gemm": None, "MatMul": None}
@@ -22,7 +32,7 @@ def halve_products(model: ir.Model, precision: Precision) -> None:
     """
     halving = _Halving(model.graph, precision)
     for node in list(model.graph):
-        if node.op_type in precision.products or _is_lookup(node):
+        if node.op_type in PRODUCTS[precision] or _is_lookup(node):
             halving.replace(node)
     passes.RemoveUnusedNodesPass()(model)
 
@@ -37,10 +47,10 @@ def widen_products(model: ir.Model, precision: Precision) -> None:
     graph = model.graph
     widened: dict[ir.Value, ir.Value] = {}
     for node in list(graph):
-        if node.op_type in PRODUCTS & precision.products:
+        if node.op_type in PRODUCTS[precision]:
             inputs = [value and _cached_cast(graph, node, value, ir.DataType.FLOAT, widened) for value in node.inputs]
             product = _with_inputs(node, inputs)
-            rounded = _cast(product.outputs[0], precision.element_type)
+            rounded = _cast(product.outputs[0], ELEMENT_TYPE[precision])
             ir.convenience.replace_nodes_and_values(
                 graph, node, [node], [product, rounded], node.outputs, rounded.outputs
             )
@@ -73,7 +83,7 @@ class _Halving:
                 self._graph.insert_before(reader, movement)
                 self._half.update(zip(producer.outputs, movement.outputs, strict=True))
             else:
-                cast = _cast(value, self._precision.element_type)
+                cast = _cast(value, ELEMENT_TYPE[self._precision])
                 self._graph.insert_before(reader, cast)
                 self._half[value] = cast.outputs[0]
         return self._half[value]
@@ -81,7 +91,7 @@ class _Halving:
     def _halved_weight(self, weight: ir.Value) -> ir.Value:
         assert weight.const_value is not None
         name = f"{weight.name}_half"
-        rounded = ir.Tensor(weight.const_value.numpy().astype(self._precision.storage_type), name=name)
+        rounded = ir.Tensor(weight.const_value.numpy().astype(STORAGE_TYPE[self._precision]), name=name)
         half = ir.Value(
             name=name, shape=ir.Shape(rounded.shape), type=ir.TensorType(rounded.dtype), const_value=rounded
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from m2ib.v1 import manifest_pb2, settings_pb2
+from m2ib_export.attribution import Plan
 from m2ib_export.errors import RecipeInvalid
 
 RECIPE_FILE = "m2ib.json"
@@ -71,6 +72,11 @@ class Recipe:
         return manifest_pb2.Defaults(
             mask_shape=MASK_SHAPES[self.mask_shape], channel=self.channel.to_proto(), token=self.token.to_proto()
         )
+
+    def to_plan(self) -> Plan:
+        """Return the optimisation, with the default mask and ten steps of ten rows, whose maps an export compares."""
+        mask = {"channel": self.channel, "token": self.token}[self.mask_shape]
+        return Plan(beta=mask.beta, is_per_channel=self.mask_shape == "channel", learning_rate=mask.learning_rate)
 
 
 def read_recipe(directory: Path) -> Recipe:
