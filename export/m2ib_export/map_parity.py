@@ -61,8 +61,9 @@ def rank_correlation(left: npt.NDArray[np.float32], right: npt.NDArray[np.float3
     """Spearman's rank correlation of two maps [tokens] without ties; NaN when either has a value that is no number."""
     if not (np.isfinite(left).all() and np.isfinite(right).all()):
         return float("nan")
-    ranks = np.stack([left, right]).argsort(kind="stable").argsort(kind="stable")
-    return float(np.corrcoef(ranks)[0, 1])
+    left_ranks, right_ranks = (values.argsort(kind="stable").argsort(kind="stable") for values in (left, right))
+    count = len(left)
+    return float(1 - 6 * np.square(left_ranks - right_ranks).sum() / max(1, count * (count**2 - 1)))
 
 
 def _image_by_graphs(graphs: Graphs, pixels: Tensor) -> Encoded:
