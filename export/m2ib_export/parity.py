@@ -25,10 +25,10 @@ SEED = 20
 IMAGE_BATCHES = (1, 2, 3)
 THRESHOLDS = {
     Precision.FP32: {"features": 1e-4, "embedding": 1e-4, "similarity": 1e-4, "gradient": 1e-3, "rank": 1e-3},
-    Precision.FP16: {"features": 1e-2, "embedding": 1e-2, "similarity": 1e-2, "gradient": 5e-2, "rank": 5e-3},
-    Precision.BF16: {"features": 8e-2, "embedding": 8e-2, "similarity": 8e-2, "gradient": 4e-1, "rank": 5e-3},
+    Precision.FP16: {"features": 5e-3, "embedding": 1e-2, "similarity": 5e-3, "gradient": 2e-2, "rank": 5e-3},
+    Precision.BF16: {"features": 4e-2, "embedding": 8e-2, "similarity": 4e-2, "gradient": 2e-1, "rank": 5e-3},
 }
-"""What each difference has to stay below, by precision and by what is compared; float32 graphs reach about 1e-6."""
+"""What each difference has to stay below, by precision and by what is compared; some 1e-6, 1e-3 and 1e-2 are reached."""
 
 Array = npt.NDArray[np.float32]
 Tail = Callable[..., Tensor]
