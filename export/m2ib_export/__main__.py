@@ -11,6 +11,7 @@ from rich.table import Table
 
 from m2ib.v1 import manifest_pb2
 from m2ib_export.errors import ExportError, OutputExists, OutputInvalid, ParityMissed
+from m2ib_export.precision import Precision
 from m2ib_export.progress import StageProgress
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -36,6 +37,13 @@ ReferenceTextsOption: TypeAlias = Annotated[
     typer.Option(
         help="The texts against which a similarity is ranked: general, radiology, or a file with one "
         "text a line. Default: general."
+    ),
+]
+PrecisionOption: TypeAlias = Annotated[
+    Precision,
+    typer.Option(
+        help="What products of matrices are evaluated in; all else stays fp32. fp16 and bf16 halve the weights and "
+        "are meant for GPUs; a CPU computes the same, slower than fp32. The final maps have to agree with fp32's."
     ),
 ]
 
@@ -69,6 +77,7 @@ def export(
         ),
     ] = None,
     reference_texts: ReferenceTextsOption = None,
+    precision: PrecisionOption = Precision.FP32,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT_DIR if it exists.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads for the arithmetic.")] = 2,
 ) -> None:
@@ -90,7 +99,14 @@ def export(
         "fit": fit,
         "reference_texts": reference_texts,
     }
-    task = Export(checkpoint=checkpoint, output=out_dir, options=options, is_replacing=force, threads=threads)
+    task = Export(
+        checkpoint=checkpoint,
+        output=out_dir,
+        options=options,
+        precision=precision,
+        is_replacing=force,
+        threads=threads,
+    )
     _report(_watched(lambda on_stage: run(task, on_stage)), out_dir)
 
 

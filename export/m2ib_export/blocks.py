@@ -150,11 +150,11 @@ class PooledBlock(nn.Module):
     def forward(self, hidden: Tensor, selector: Tensor, bias: Tensor | None) -> Tensor:
         """[batch, tokens, width] -> the selected token's output [batch, width].
 
-        selector: 1.0 at the pooled token and 0.0 elsewhere [batch, tokens]; a product's gradient is cheaper than
-            indexing's.
+        selector: 1.0 at the pooled token and 0.0 elsewhere [batch, tokens]. Its gradient is cheaper than indexing's,
+            and it is no product of matrices, since those may be rounded and the residual stream may not.
         bias: added to the scores [batch, 1, tokens].
         """
-        pooled = (selector.unsqueeze(1) @ hidden).squeeze(1)
+        pooled = (selector.unsqueeze(-1) * hidden).sum(dim=1)
         attended = self.attention(self.attention_norm(pooled), self.attention_norm(hidden), bias)
         pooled = pooled + attended
         mixed: Tensor = pooled + self.mlp(self.mlp_norm(pooled))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from onnx_ir import Model
 from torch import nn
 
 from m2ib.v1 import manifest_pb2 as pb
@@ -17,8 +18,11 @@ from m2ib_export.families import OriginalModel, Split, load_original
 from m2ib_export.geometry import Layers, resolve_layers
 from m2ib_export.gradient import trace_gradient
 from m2ib_export.graph import example_inputs, to_graph, write_graph
+from m2ib_export.half import halve_products, widen_products
+from m2ib_export.map_parity import measure_maps
 from m2ib_export.package import describe_files, whole_directory, write_manifest
 from m2ib_export.parity import Figure, Graphs, Vocabulary, check_parity, measure_parity
+from m2ib_export.precision import Precision
 from m2ib_export.preprocessing import Preprocessing, read_preprocessing
 from m2ib_export.recipe import Recipe, override, read_recipe
 from m2ib_export.reference import embed_reference_texts, read_reference_texts
@@ -27,7 +31,6 @@ from m2ib_export.tokeniser import Tokeniser, read_tokeniser
 from m2ib_export.weights import WeightsFile
 
 SCHEMA_VERSION = 2
-PRECISION = "fp32"
 TOKENIZER_FILE = "tokenizer.json"
 TEXTS_FILE = "reference_texts.txt"
 EMBEDDINGS_FILE = "reference_embeddings.f32"
@@ -44,6 +47,7 @@ class Export:
 
     checkpoint: a directory, a name of the Hugging Face hub, or "demo".
     options: the recipe's fields that win over the recipe file beside the checkpoint.
+    precision: of the products of heads and tails.
     threads: threads that torch and ONNX Runtime may use, >= 1.
     """
 
@@ -52,6 +56,7 @@ class Export:
     options: dict[str, str | int | None]
     is_replacing: bool = False
     threads: int = 1
+    precision: Precision = Precision.FP32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,16 +94,12 @@ def export(task: Export, on_stage: Stages) -> pb.Manifest:
     ):
         on_stage("Reading the checkpoint")
         checkpoint = read_checkpoint(source, name=default_name(task.checkpoint), options=task.options)
-        graphs = _write_graphs(directory, checkpoint, on_stage)
+        table = _write_graphs(directory, checkpoint, task.precision, on_stage)
         on_stage("Embedding the reference texts")
         _write_texts(directory, checkpoint)
         on_stage("Comparing with the original model")
-        figures = measure_parity(
-            Graphs(directory, graphs, threads=task.threads),
-            checkpoint.original,
-            checkpoint.layers,
-            checkpoint.vocabulary,
-        )
+        graphs = Graphs(directory, table, precision=task.precision, threads=task.threads)
+        figures = _measure(graphs, checkpoint)
         check_parity(figures)
         on_stage("Sealing the package")
         manifest = _manifest(directory, checkpoint, graphs, figures)
@@ -131,7 +132,9 @@ def read_checkpoint(directory: Path, *, name: str, options: dict[str, str | int 
     )
 
 
-def _write_graphs(directory: Path, checkpoint: Checkpoint, on_stage: Stages) -> dict[Role, Signature]:
+def _write_graphs(
+    directory: Path, checkpoint: Checkpoint, precision: Precision, on_stage: Stages
+) -> dict[Role, Signature]:
     geometry = checkpoint.original.geometry
     table = signatures(geometry)
     modules = _modules(checkpoint.original.split(checkpoint.layers))
@@ -143,11 +146,24 @@ def _write_graphs(directory: Path, checkpoint: Checkpoint, on_stage: Stages) -> 
             on_stage(f"Writing {signature.file}")
             example = example_inputs(signature, sizes)
             module = modules[role]
-            traced = trace_gradient(module, example) if role in GRADIENT_ROLES else module
-            graph = to_graph(traced, example, signature, max_tokens=geometry.text.context_length)
-            weights[signature.weights_file].take(graph.graph)
-            write_graph(graph, directory / signature.file)
+            if role in GRADIENT_ROLES:
+                module = trace_gradient(module, example, scale=precision.gradient_scale)
+            graph = to_graph(module, example, signature, max_tokens=geometry.text.context_length)
+            _write_graph(graph, directory, signature, weights[signature.weights_file], precision)
     return table
+
+
+def _write_graph(
+    graph: Model, directory: Path, signature: Signature, weights: WeightsFile, precision: Precision
+) -> None:
+    """Write a float32 graph in the package's precision and, in half precision, the portable graph beside it."""
+    if precision.is_half:
+        halve_products(graph, precision)
+    weights.take(graph.graph)
+    write_graph(graph, directory / signature.file)
+    if precision.is_half:
+        widen_products(graph, precision)
+        write_graph(graph, directory / signature.portable_file)
 
 
 GRADIENT_ROLES = frozenset({pb.GRAPH_ROLE_VISION_TAIL_GRAD, pb.GRAPH_ROLE_TEXT_TAIL_GRAD})
@@ -164,6 +180,11 @@ def _modules(split: Split) -> dict[Role, nn.Module]:
     }
 
 
+def _measure(graphs: Graphs, checkpoint: Checkpoint) -> tuple[Figure, ...]:
+    subject = (graphs, checkpoint.original, checkpoint.layers, checkpoint.vocabulary)
+    return *measure_parity(*subject), *measure_maps(*subject, checkpoint.recipe.to_plans())
+
+
 def _write_texts(directory: Path, checkpoint: Checkpoint) -> None:
     embeddings = embed_reference_texts(
         checkpoint.reference_texts,
@@ -176,16 +197,14 @@ def _write_texts(directory: Path, checkpoint: Checkpoint) -> None:
     (directory / TOKENIZER_FILE).write_text(checkpoint.tokeniser.to_json(), encoding="utf-8")
 
 
-def _manifest(
-    directory: Path, checkpoint: Checkpoint, graphs: dict[Role, Signature], figures: tuple[Figure, ...]
-) -> pb.Manifest:
+def _manifest(directory: Path, checkpoint: Checkpoint, graphs: Graphs, figures: tuple[Figure, ...]) -> pb.Manifest:
     recipe = checkpoint.recipe
     return pb.Manifest(
         schema_version=SCHEMA_VERSION,
         name=checkpoint.name,
         version=recipe.version,
         family=checkpoint.family,
-        precision=PRECISION,
+        precision=graphs.precision.value,
         embedding_width=checkpoint.original.geometry.embedding_width,
         vision=_vision_encoder(checkpoint),
         text=_text_encoder(checkpoint),
@@ -195,7 +214,7 @@ def _manifest(
             texts_file=TEXTS_FILE, embeddings_file=EMBEDDINGS_FILE, count=len(checkpoint.reference_texts)
         ),
         tokenizer_file=TOKENIZER_FILE,
-        graphs=[signature.to_proto() for signature in graphs.values()],
+        graphs=[signature.to_proto(graphs.precision) for signature in graphs.signatures.values()],
         files=describe_files(directory),
         parity=[figure.to_proto() for figure in figures],
         software={"m2ib-export": __version__, **{library: version(library) for library in LIBRARIES}},

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,21 +17,28 @@ from m2ib_export.errors import ParityMissed
 from m2ib_export.families import OriginalModel
 from m2ib_export.geometry import Layers
 from m2ib_export.gradient import similarity_and_gradient
+from m2ib_export.precision import Precision
 from m2ib_export.signature import Role, Signature
 from m2ib_export.tokeniser import TokenBatch, pad
 
 SEED = 20
 IMAGE_BATCHES = (1, 2, 3)
-THRESHOLDS = {"features": 1e-4, "embedding": 1e-4, "similarity": 1e-4, "gradient": 1e-3}
-"""The largest relative difference allowed, by what is compared; float32 graphs reach about 1e-6."""
+THRESHOLDS = {
+    Precision.FP32: {"features": 1e-4, "embedding": 1e-4, "similarity": 1e-4, "gradient": 1e-3, "rank": 1e-3},
+    Precision.FP16: {"features": 5e-3, "embedding": 1e-2, "similarity": 5e-3, "gradient": 2e-2, "rank": 5e-3},
+    Precision.BF16: {"features": 4e-2, "embedding": 8e-2, "similarity": 4e-2, "gradient": 2e-1, "rank": 5e-3},
+}
+"""What each difference has to stay below, by precision and by what is compared; 1e-6, 1e-3, 1e-2 are reached."""
 
 Array = npt.NDArray[np.float32]
 Tail = Callable[..., Tensor]
+Difference = tuple[str, float]
+"""The name of what was compared and the largest difference seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One comparison's worst case over all inputs: max |ours - original| / max |original|."""
+    """One comparison's worst case over all inputs: max |ours - original| / max |original|, or 1 - rank correlation."""
 
     name: str
     relative_error: float
@@ -58,23 +66,34 @@ class Vocabulary:
 class Graphs:
     """The graphs of a package directory, opened one at a time so that a large model fits in memory."""
 
-    def __init__(self, directory: Path, signatures: dict[Role, Signature], *, threads: int) -> None:
-        """Take the directory, the signatures by role and the number of threads."""
+    def __init__(
+        self, directory: Path, signatures: dict[Role, Signature], *, precision: Precision, threads: int
+    ) -> None:
+        """Take the directory, the signatures by role, the graphs' precision and the number of threads."""
         self._directory = directory
-        self._signatures = signatures
         self._threads = threads
+        self.signatures = signatures
+        self.precision = precision
 
-    def run(self, role: Role, batches: list[tuple[Tensor, ...]]) -> list[list[Array]]:
-        """Evaluate one graph on each batch of inputs -> each batch's outputs, both in the signature's order."""
-        signature = self._signatures[role]
+    def open(self, role: Role) -> Callable[..., list[Array]]:
+        """Load one graph -> a function from its inputs to its outputs, both in the signature's order.
+
+        In half precision it is the portable graph: the CPU has no half products.
+        """
+        signature = self.signatures[role]
+        file = signature.portable_file if self.precision.is_half else signature.file
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
-        session = ort.InferenceSession(
-            str(self._directory / signature.file), options, providers=["CPUExecutionProvider"]
-        )
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # torch computes between the calls
+        session = ort.InferenceSession(str(self._directory / file), options, providers=["CPUExecutionProvider"])
         outputs = [port.name for port in signature.outputs]
         names = [port.name for port in signature.inputs]
-        return [session.run(outputs, _feed(names, inputs)) for inputs in batches]
+        return lambda *inputs: cast("list[Array]", session.run(outputs, _feed(names, inputs)))
+
+    def run(self, role: Role, batches: list[tuple[Tensor, ...]]) -> list[list[Array]]:
+        """Evaluate one graph on each batch of inputs -> each batch's outputs."""
+        evaluate = self.open(role)
+        return [evaluate(*inputs) for inputs in batches]
 
 
 def measure_parity(
@@ -82,10 +101,17 @@ def measure_parity(
 ) -> tuple[Figure, ...]:
     """Compare all six graphs with the original model, on seeded inputs of several batch sizes and text lengths."""
     generator = torch.Generator().manual_seed(SEED)
-    return (
+    differences = (
         *_measure_vision(graphs, original, layers.vision, generator),
         *_measure_text(graphs, original, layers.text, vocabulary, generator),
     )
+    return tuple(judge(difference, graphs.precision) for difference in differences)
+
+
+def judge(difference: Difference, precision: Precision) -> Figure:
+    """Give a difference its threshold, which goes by the last part of its name."""
+    name, error = difference
+    return Figure(name=name, relative_error=error, threshold=THRESHOLDS[precision][name.split(".")[1]])
 
 
 def check_parity(figures: tuple[Figure, ...]) -> None:
@@ -105,16 +131,16 @@ def check_parity(figures: tuple[Figure, ...]) -> None:
 
 def _measure_vision(
     graphs: Graphs, original: OriginalModel, layer: int, generator: torch.Generator
-) -> Iterator[Figure]:
+) -> Iterator[Difference]:
     vision = original.geometry.vision
     shape = (vision.channels, vision.image_size, vision.image_size)
     images = [torch.randn(batch, *shape, generator=generator) for batch in IMAGE_BATCHES]
     heads = graphs.run(pb.GRAPH_ROLE_VISION_HEAD, [(pixels,) for pixels in images])
     features = [original.image_features(pixels, layer) for pixels in images]
-    yield _figure("vision_head.features", [head[0] for head in heads], features)
+    yield _difference("vision_head.features", [head[0] for head in heads], features)
     tails = graphs.run(pb.GRAPH_ROLE_VISION_TAIL, [(torch.from_numpy(head[0]),) for head in heads])
     embeddings = [original.embed_images(pixels) for pixels in images]
-    yield _figure("vision_tail.embedding", [tail[0] for tail in tails], embeddings)
+    yield _difference("vision_tail.embedding", [tail[0] for tail in tails], embeddings)
     noisy = [_noisy(rows, generator) for rows in features]
     inputs = list(zip(noisy, _targets(embeddings, generator), strict=True))
     gradients = graphs.run(pb.GRAPH_ROLE_VISION_TAIL_GRAD, list[tuple[Tensor, ...]](inputs))
@@ -124,16 +150,16 @@ def _measure_vision(
 
 def _measure_text(
     graphs: Graphs, original: OriginalModel, layer: int, vocabulary: Vocabulary, generator: torch.Generator
-) -> Iterator[Figure]:
+) -> Iterator[Difference]:
     texts = list(_texts(original.geometry.text.context_length, vocabulary, generator))
     heads = graphs.run(pb.GRAPH_ROLE_TEXT_HEAD, [(text.token_ids, text.attention_mask) for text in texts])
     features = [original.text_features(text.token_ids, text.attention_mask, layer) for text in texts]
-    yield _figure("text_head.features", [head[0] for head in heads], features)
+    yield _difference("text_head.features", [head[0] for head in heads], features)
     conditions = [(text.attention_mask, text.attention_mask.sum(dim=-1) - 1) for text in texts]
     rows = [(torch.from_numpy(head[0]), *given) for head, given in zip(heads, conditions, strict=True)]
     tails = graphs.run(pb.GRAPH_ROLE_TEXT_TAIL, list(rows))
     embeddings = [original.embed_texts(text.token_ids, text.attention_mask) for text in texts]
-    yield _figure("text_tail.embedding", [tail[0] for tail in tails], embeddings)
+    yield _difference("text_tail.embedding", [tail[0] for tail in tails], embeddings)
     noisy = [_noisy(row, generator) for row in features]
     targets = _targets(embeddings, generator)
     inputs = [(row, *given, target) for row, given, target in zip(noisy, conditions, targets, strict=True)]
@@ -153,10 +179,11 @@ def _texts(context_length: int, vocabulary: Vocabulary, generator: torch.Generat
     """Batches of 1, 2, 3 and 1 texts, from a frame without a word to the whole context, mixed within a batch."""
     middle = max(3, context_length // 3)
     for lengths in ((context_length,), (3, middle), (2, middle, context_length), (2,)):
-        yield pad([_text(length, vocabulary, generator) for length in lengths], padding=vocabulary.end)
+        yield pad([draw_text(length, vocabulary, generator) for length in lengths], padding=vocabulary.end)
 
 
-def _text(length: int, vocabulary: Vocabulary, generator: torch.Generator) -> list[int]:
+def draw_text(length: int, vocabulary: Vocabulary, generator: torch.Generator) -> list[int]:
+    """Draw a text of so many tokens, start and end included."""
     drawn = torch.randint(vocabulary.ordinary, (length - 2,), generator=generator).tolist()
     special = {vocabulary.start, vocabulary.end}
     return [vocabulary.start, *(0 if token in special else token for token in drawn), vocabulary.end]
@@ -176,14 +203,16 @@ def _targets(embeddings: list[Tensor], generator: torch.Generator) -> list[Tenso
     ]
 
 
-def _gradient_figures(name: str, ours: list[list[Array]], expected: list[tuple[Tensor, Tensor]]) -> Iterator[Figure]:
+def _gradient_figures(
+    name: str, ours: list[list[Array]], expected: list[tuple[Tensor, Tensor]]
+) -> Iterator[Difference]:
     for output, kind in enumerate(("similarity", "gradient")):
-        yield _figure(f"{name}.{kind}", [row[output] for row in ours], [row[output] for row in expected])
+        yield _difference(f"{name}.{kind}", [row[output] for row in ours], [row[output] for row in expected])
 
 
-def _figure(name: str, ours: list[Array], expected: list[Tensor]) -> Figure:
+def _difference(name: str, ours: list[Array], expected: list[Tensor]) -> Difference:
     errors = [_relative_error(row, wanted.numpy()) for row, wanted in zip(ours, expected, strict=True)]
-    return Figure(name=name, relative_error=float(np.max(errors)), threshold=THRESHOLDS[name.split(".")[1]])
+    return name, float(np.max(errors))
 
 
 def _relative_error(ours: Array, expected: Array) -> float:

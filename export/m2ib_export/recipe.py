@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from m2ib.v1 import manifest_pb2, settings_pb2
+from m2ib_export.attribution import Plan
 from m2ib_export.errors import RecipeInvalid
 
 RECIPE_FILE = "m2ib.json"
@@ -118,6 +119,11 @@ class Recipe:
             "specific": EffortDefaults(mask_shape="token", settings=specific),
             "thorough": EffortDefaults(mask_shape="channel", settings=self.channel, repeats=4),
         }
+
+    def to_plans(self) -> tuple[Plan, Plan]:
+        """Return the image's and the text's optimisation, ten steps of ten rows, whose maps an export compares."""
+        image = Plan(beta=self.channel.beta, learning_rate=self.channel.learning_rate)
+        return image, replace(image, beta=self.channel.text_beta)
 
 
 def read_recipe(directory: Path) -> Recipe:

@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 from m2ib.v1 import manifest_pb2 as pb
 from m2ib_export.geometry import Geometry
+from m2ib_export.precision import Precision
 
 BATCH = "batch"
 TOKENS = "tokens"
@@ -44,15 +45,21 @@ class Signature:
         return f"{self.name}.onnx"
 
     @property
+    def portable_file(self) -> str:
+        """The file, in a package of half precision, for devices without half products; it has the same weights file."""
+        return f"{self.name}.portable.onnx"
+
+    @property
     def weights_file(self) -> str:
         """The weights' file inside the package."""
         return f"{self.weights_name}.weights"
 
-    def to_proto(self) -> pb.Graph:
-        """Write the signature as the manifest has it."""
+    def to_proto(self, precision: Precision) -> pb.Graph:
+        """Write the signature as the manifest of a package of this precision has it."""
         return pb.Graph(
             role=self.role,
             file=self.file,
+            portable_file=self.portable_file if precision.is_half else "",
             weights_file=self.weights_file,
             inputs=[port.to_proto() for port in self.inputs],
             outputs=[port.to_proto() for port in self.outputs],

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPModel
 
-INITIAL_ALPHA = 5.0
+from m2ib_export.attribution import INITIAL_ALPHA, information_nats
+
 COSINE_EPSILON = 1e-6
 Tail = Callable[[Tensor], Tensor]  # masked hidden states [rows, tokens, width] -> embeddings [rows, projection]
 
@@ -67,12 +68,6 @@ def attribute(tail: Tail, hidden: Tensor, target: Tensor, plan: BottleneckPlan) 
             bits = information.detach().sum(dim=2) / math.log(2)
             readings.append(Attribution(bits=bits, cosine=cosine.detach()))
     return tuple(readings)
-
-
-def information_nats(hidden: Tensor, alpha: Tensor) -> Tensor:
-    """KL[N(keep * hidden, (1 - keep)^2) || N(0, 1)] per element, keep = sigmoid(alpha)."""
-    keep, spread = alpha.sigmoid(), (-alpha).sigmoid()
-    return 0.5 * ((keep * hidden).square() + spread.square() - 1) + functional.softplus(alpha)
 
 
 def masked_cosine(tail: Tail, hidden: Tensor, target: Tensor, alpha: Tensor, noise: Tensor) -> Tensor:

@@ -1434,7 +1434,7 @@ class Model(_message.Message):
     family: _builtins.str
     """The model family, such as "clip"."""
     precision: _builtins.str
-    """The precision of weights and graphs."""
+    """The precision of weights and products, "fp32", "fp16" or "bf16"."""
     default_fit: _settings_pb2.Fit.ValueType
     """The fit used when a request names none."""
     references: _builtins.int

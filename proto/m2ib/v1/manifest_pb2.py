@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from m2ib.v1 import settings_pb2 as m2ib_dot_v1_dot_settings__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16m2ib/v1/manifest.proto\x12\x07m2ib.v1\x1a\x16m2ib/v1/settings.proto\"O\n\x04Port\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x0c\x65lement_type\x18\x02 \x01(\x0e\x32\x14.m2ib.v1.ElementType\x12\r\n\x05shape\x18\x03 \x03(\r\"\x8c\x01\n\x05Graph\x12 \n\x04role\x18\x01 \x01(\x0e\x32\x12.m2ib.v1.GraphRole\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x14\n\x0cweights_file\x18\x03 \x01(\t\x12\x1d\n\x06inputs\x18\x04 \x03(\x0b\x32\r.m2ib.v1.Port\x12\x1e\n\x07outputs\x18\x05 \x03(\x0b\x32\r.m2ib.v1.Port\"@\n\x0cPackagedFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"\xb7\x01\n\rVisionEncoder\x12\r\n\x05layer\x18\x01 \x01(\r\x12\r\n\x05\x64\x65pth\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x12\n\nimage_size\x18\x04 \x01(\r\x12\x12\n\npatch_size\x18\x05 \x01(\r\x12\x11\n\tgrid_rows\x18\x06 \x01(\r\x12\x14\n\x0cgrid_columns\x18\x07 \x01(\r\x12\x16\n\x0eleading_tokens\x18\x08 \x01(\r\x12\x10\n\x08\x63hannels\x18\t \x01(\r\"\x80\x01\n\x0bTextEncoder\x12\r\n\x05layer\x18\x01 \x01(\r\x12\r\n\x05\x64\x65pth\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x16\n\x0e\x63ontext_length\x18\x04 \x01(\r\x12\x14\n\x0c\x65nd_token_id\x18\x05 \x01(\r\x12\x16\n\x0estart_token_id\x18\x06 \x01(\r\"a\n\rPreprocessing\x12\x12\n\nresampling\x18\x01 \x01(\t\x12\x0c\n\x04mean\x18\x02 \x03(\x02\x12\x0b\n\x03std\x18\x03 \x03(\x02\x12!\n\x0b\x64\x65\x66\x61ult_fit\x18\x04 \x01(\x0e\x32\x0c.m2ib.v1.Fit\"f\n\x0cMaskDefaults\x12\x0c\n\x04\x62\x65ta\x18\x01 \x01(\x01\x12\r\n\x05steps\x18\x02 \x01(\r\x12\x0f\n\x07samples\x18\x03 \x01(\r\x12\x15\n\rlearning_rate\x18\x04 \x01(\x01\x12\x11\n\ttext_beta\x18\x05 \x01(\x01\"\x93\x01\n\x0e\x45\x66\x66ortDefaults\x12\x1f\n\x06\x65\x66\x66ort\x18\x01 \x01(\x0e\x32\x0f.m2ib.v1.Effort\x12&\n\nmask_shape\x18\x02 \x01(\x0e\x32\x12.m2ib.v1.MaskShape\x12\'\n\x08settings\x18\x03 \x01(\x0b\x32\x15.m2ib.v1.MaskDefaults\x12\x0f\n\x07repeats\x18\x04 \x01(\r\"\x88\x01\n\x08\x44\x65\x66\x61ults\x12&\n\x07\x63hannel\x18\x02 \x01(\x0b\x32\x15.m2ib.v1.MaskDefaults\x12$\n\x05token\x18\x03 \x01(\x0b\x32\x15.m2ib.v1.MaskDefaults\x12(\n\x07\x65\x66\x66orts\x18\x04 \x03(\x0b\x32\x17.m2ib.v1.EffortDefaultsJ\x04\x08\x01\x10\x02\"L\n\x0eReferenceTexts\x12\x12\n\ntexts_file\x18\x01 \x01(\t\x12\x17\n\x0f\x65mbeddings_file\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\r\"G\n\x0cParityFigure\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0erelative_error\x18\x02 \x01(\x01\x12\x11\n\tthreshold\x18\x03 \x01(\x01\"\xb8\x04\n\x08Manifest\x12\x16\n\x0eschema_version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\x12\x17\n\x0f\x65mbedding_width\x18\x06 \x01(\r\x12&\n\x06vision\x18\x07 \x01(\x0b\x32\x16.m2ib.v1.VisionEncoder\x12\"\n\x04text\x18\x08 \x01(\x0b\x32\x14.m2ib.v1.TextEncoder\x12-\n\rpreprocessing\x18\t \x01(\x0b\x32\x16.m2ib.v1.Preprocessing\x12#\n\x08\x64\x65\x66\x61ults\x18\n \x01(\x0b\x32\x11.m2ib.v1.Defaults\x12\x30\n\x0freference_texts\x18\x0b \x01(\x0b\x32\x17.m2ib.v1.ReferenceTexts\x12\x16\n\x0etokenizer_file\x18\x0c \x01(\t\x12\x1e\n\x06graphs\x18\r \x03(\x0b\x32\x0e.m2ib.v1.Graph\x12$\n\x05\x66iles\x18\x0e \x03(\x0b\x32\x15.m2ib.v1.PackagedFile\x12%\n\x06parity\x18\x0f \x03(\x0b\x32\x15.m2ib.v1.ParityFigure\x12\x31\n\x08software\x18\x10 \x03(\x0b\x32\x1f.m2ib.v1.Manifest.SoftwareEntry\x1a/\n\rSoftwareEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xd3\x01\n\tGraphRole\x12\x1a\n\x16GRAPH_ROLE_UNSPECIFIED\x10\x00\x12\x1a\n\x16GRAPH_ROLE_VISION_HEAD\x10\x01\x12\x1a\n\x16GRAPH_ROLE_VISION_TAIL\x10\x02\x12\x1f\n\x1bGRAPH_ROLE_VISION_TAIL_GRAD\x10\x03\x12\x18\n\x14GRAPH_ROLE_TEXT_HEAD\x10\x04\x12\x18\n\x14GRAPH_ROLE_TEXT_TAIL\x10\x05\x12\x1d\n\x19GRAPH_ROLE_TEXT_TAIL_GRAD\x10\x06*]\n\x0b\x45lementType\x12\x1c\n\x18\x45LEMENT_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT32\x10\x01\x12\x16\n\x12\x45LEMENT_TYPE_INT64\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16m2ib/v1/manifest.proto\x12\x07m2ib.v1\x1a\x16m2ib/v1/settings.proto\"O\n\x04Port\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x0c\x65lement_type\x18\x02 \x01(\x0e\x32\x14.m2ib.v1.ElementType\x12\r\n\x05shape\x18\x03 \x03(\r\"\xa3\x01\n\x05Graph\x12 \n\x04role\x18\x01 \x01(\x0e\x32\x12.m2ib.v1.GraphRole\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x14\n\x0cweights_file\x18\x03 \x01(\t\x12\x1d\n\x06inputs\x18\x04 \x03(\x0b\x32\r.m2ib.v1.Port\x12\x1e\n\x07outputs\x18\x05 \x03(\x0b\x32\r.m2ib.v1.Port\x12\x15\n\rportable_file\x18\x06 \x01(\t\"@\n\x0cPackagedFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"\xb7\x01\n\rVisionEncoder\x12\r\n\x05layer\x18\x01 \x01(\r\x12\r\n\x05\x64\x65pth\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x12\n\nimage_size\x18\x04 \x01(\r\x12\x12\n\npatch_size\x18\x05 \x01(\r\x12\x11\n\tgrid_rows\x18\x06 \x01(\r\x12\x14\n\x0cgrid_columns\x18\x07 \x01(\r\x12\x16\n\x0eleading_tokens\x18\x08 \x01(\r\x12\x10\n\x08\x63hannels\x18\t \x01(\r\"\x80\x01\n\x0bTextEncoder\x12\r\n\x05layer\x18\x01 \x01(\r\x12\r\n\x05\x64\x65pth\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x16\n\x0e\x63ontext_length\x18\x04 \x01(\r\x12\x14\n\x0c\x65nd_token_id\x18\x05 \x01(\r\x12\x16\n\x0estart_token_id\x18\x06 \x01(\r\"a\n\rPreprocessing\x12\x12\n\nresampling\x18\x01 \x01(\t\x12\x0c\n\x04mean\x18\x02 \x03(\x02\x12\x0b\n\x03std\x18\x03 \x03(\x02\x12!\n\x0b\x64\x65\x66\x61ult_fit\x18\x04 \x01(\x0e\x32\x0c.m2ib.v1.Fit\"f\n\x0cMaskDefaults\x12\x0c\n\x04\x62\x65ta\x18\x01 \x01(\x01\x12\r\n\x05steps\x18\x02 \x01(\r\x12\x0f\n\x07samples\x18\x03 \x01(\r\x12\x15\n\rlearning_rate\x18\x04 \x01(\x01\x12\x11\n\ttext_beta\x18\x05 \x01(\x01\"\x93\x01\n\x0e\x45\x66\x66ortDefaults\x12\x1f\n\x06\x65\x66\x66ort\x18\x01 \x01(\x0e\x32\x0f.m2ib.v1.Effort\x12&\n\nmask_shape\x18\x02 \x01(\x0e\x32\x12.m2ib.v1.MaskShape\x12\'\n\x08settings\x18\x03 \x01(\x0b\x32\x15.m2ib.v1.MaskDefaults\x12\x0f\n\x07repeats\x18\x04 \x01(\r\"\x88\x01\n\x08\x44\x65\x66\x61ults\x12&\n\x07\x63hannel\x18\x02 \x01(\x0b\x32\x15.m2ib.v1.MaskDefaults\x12$\n\x05token\x18\x03 \x01(\x0b\x32\x15.m2ib.v1.MaskDefaults\x12(\n\x07\x65\x66\x66orts\x18\x04 \x03(\x0b\x32\x17.m2ib.v1.EffortDefaultsJ\x04\x08\x01\x10\x02\"L\n\x0eReferenceTexts\x12\x12\n\ntexts_file\x18\x01 \x01(\t\x12\x17\n\x0f\x65mbeddings_file\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\r\"G\n\x0cParityFigure\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0erelative_error\x18\x02 \x01(\x01\x12\x11\n\tthreshold\x18\x03 \x01(\x01\"\xb8\x04\n\x08Manifest\x12\x16\n\x0eschema_version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\x12\x17\n\x0f\x65mbedding_width\x18\x06 \x01(\r\x12&\n\x06vision\x18\x07 \x01(\x0b\x32\x16.m2ib.v1.VisionEncoder\x12\"\n\x04text\x18\x08 \x01(\x0b\x32\x14.m2ib.v1.TextEncoder\x12-\n\rpreprocessing\x18\t \x01(\x0b\x32\x16.m2ib.v1.Preprocessing\x12#\n\x08\x64\x65\x66\x61ults\x18\n \x01(\x0b\x32\x11.m2ib.v1.Defaults\x12\x30\n\x0freference_texts\x18\x0b \x01(\x0b\x32\x17.m2ib.v1.ReferenceTexts\x12\x16\n\x0etokenizer_file\x18\x0c \x01(\t\x12\x1e\n\x06graphs\x18\r \x03(\x0b\x32\x0e.m2ib.v1.Graph\x12$\n\x05\x66iles\x18\x0e \x03(\x0b\x32\x15.m2ib.v1.PackagedFile\x12%\n\x06parity\x18\x0f \x03(\x0b\x32\x15.m2ib.v1.ParityFigure\x12\x31\n\x08software\x18\x10 \x03(\x0b\x32\x1f.m2ib.v1.Manifest.SoftwareEntry\x1a/\n\rSoftwareEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xd3\x01\n\tGraphRole\x12\x1a\n\x16GRAPH_ROLE_UNSPECIFIED\x10\x00\x12\x1a\n\x16GRAPH_ROLE_VISION_HEAD\x10\x01\x12\x1a\n\x16GRAPH_ROLE_VISION_TAIL\x10\x02\x12\x1f\n\x1bGRAPH_ROLE_VISION_TAIL_GRAD\x10\x03\x12\x18\n\x14GRAPH_ROLE_TEXT_HEAD\x10\x04\x12\x18\n\x14GRAPH_ROLE_TEXT_TAIL\x10\x05\x12\x1d\n\x19GRAPH_ROLE_TEXT_TAIL_GRAD\x10\x06*]\n\x0b\x45lementType\x12\x1c\n\x18\x45LEMENT_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT32\x10\x01\x12\x16\n\x12\x45LEMENT_TYPE_INT64\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,34 +34,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MANIFEST_SOFTWAREENTRY']._loaded_options = None
   _globals['_MANIFEST_SOFTWAREENTRY']._serialized_options = b'8\001'
-  _globals['_GRAPHROLE']._serialized_start=1881
-  _globals['_GRAPHROLE']._serialized_end=2092
-  _globals['_ELEMENTTYPE']._serialized_start=2094
-  _globals['_ELEMENTTYPE']._serialized_end=2187
+  _globals['_GRAPHROLE']._serialized_start=1904
+  _globals['_GRAPHROLE']._serialized_end=2115
+  _globals['_ELEMENTTYPE']._serialized_start=2117
+  _globals['_ELEMENTTYPE']._serialized_end=2210
   _globals['_PORT']._serialized_start=59
   _globals['_PORT']._serialized_end=138
   _globals['_GRAPH']._serialized_start=141
-  _globals['_GRAPH']._serialized_end=281
-  _globals['_PACKAGEDFILE']._serialized_start=283
-  _globals['_PACKAGEDFILE']._serialized_end=347
-  _globals['_VISIONENCODER']._serialized_start=350
-  _globals['_VISIONENCODER']._serialized_end=533
-  _globals['_TEXTENCODER']._serialized_start=536
-  _globals['_TEXTENCODER']._serialized_end=664
-  _globals['_PREPROCESSING']._serialized_start=666
-  _globals['_PREPROCESSING']._serialized_end=763
-  _globals['_MASKDEFAULTS']._serialized_start=765
-  _globals['_MASKDEFAULTS']._serialized_end=867
-  _globals['_EFFORTDEFAULTS']._serialized_start=870
-  _globals['_EFFORTDEFAULTS']._serialized_end=1017
-  _globals['_DEFAULTS']._serialized_start=1020
-  _globals['_DEFAULTS']._serialized_end=1156
-  _globals['_REFERENCETEXTS']._serialized_start=1158
-  _globals['_REFERENCETEXTS']._serialized_end=1234
-  _globals['_PARITYFIGURE']._serialized_start=1236
-  _globals['_PARITYFIGURE']._serialized_end=1307
-  _globals['_MANIFEST']._serialized_start=1310
-  _globals['_MANIFEST']._serialized_end=1878
-  _globals['_MANIFEST_SOFTWAREENTRY']._serialized_start=1831
-  _globals['_MANIFEST_SOFTWAREENTRY']._serialized_end=1878
+  _globals['_GRAPH']._serialized_end=304
+  _globals['_PACKAGEDFILE']._serialized_start=306
+  _globals['_PACKAGEDFILE']._serialized_end=370
+  _globals['_VISIONENCODER']._serialized_start=373
+  _globals['_VISIONENCODER']._serialized_end=556
+  _globals['_TEXTENCODER']._serialized_start=559
+  _globals['_TEXTENCODER']._serialized_end=687
+  _globals['_PREPROCESSING']._serialized_start=689
+  _globals['_PREPROCESSING']._serialized_end=786
+  _globals['_MASKDEFAULTS']._serialized_start=788
+  _globals['_MASKDEFAULTS']._serialized_end=890
+  _globals['_EFFORTDEFAULTS']._serialized_start=893
+  _globals['_EFFORTDEFAULTS']._serialized_end=1040
+  _globals['_DEFAULTS']._serialized_start=1043
+  _globals['_DEFAULTS']._serialized_end=1179
+  _globals['_REFERENCETEXTS']._serialized_start=1181
+  _globals['_REFERENCETEXTS']._serialized_end=1257
+  _globals['_PARITYFIGURE']._serialized_start=1259
+  _globals['_PARITYFIGURE']._serialized_end=1330
+  _globals['_MANIFEST']._serialized_start=1333
+  _globals['_MANIFEST']._serialized_end=1901
+  _globals['_MANIFEST_SOFTWAREENTRY']._serialized_start=1854
+  _globals['_MANIFEST_SOFTWAREENTRY']._serialized_end=1901
 # @@protoc_insertion_point(module_scope)

@@ -127,12 +127,17 @@ class Graph(_message.Message):
     WEIGHTS_FILE_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
+    PORTABLE_FILE_FIELD_NUMBER: _builtins.int
     role: Global___GraphRole.ValueType
     """What the graph computes."""
     file: _builtins.str
     """The file inside the package, a plain name without a folder."""
     weights_file: _builtins.str
     """The file that holds the graph's weights, a plain name without a folder; tail and tail gradient name the same one."""
+    portable_file: _builtins.str
+    """A file with the same computation and weights for devices without products in half precision, such as CPUs: products
+    in float32, their inputs and outputs rounded to half precision. A plain name; empty in a package of "fp32".
+    """
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Port]:
         """The inputs, in order."""
@@ -149,10 +154,11 @@ class Graph(_message.Message):
         weights_file: _builtins.str = ...,
         inputs: _abc.Iterable[Global___Port] | None = ...,
         outputs: _abc.Iterable[Global___Port] | None = ...,
+        portable_file: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "inputs", b"inputs", "outputs", b"outputs", "role", b"role", "weights_file", b"weights_file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "inputs", b"inputs", "outputs", b"outputs", "portable_file", b"portable_file", "role", b"role", "weights_file", b"weights_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -464,7 +470,9 @@ Global___ReferenceTexts: _TypeAlias = ReferenceTexts  # noqa: Y015
 
 @_typing.final
 class ParityFigure(_message.Message):
-    """One figure of the export's comparison with the original model."""
+    """One figure of the export's comparison with the original model, which is evaluated in float32. In half precision the
+    portable graphs are compared.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -472,9 +480,12 @@ class ParityFigure(_message.Message):
     RELATIVE_ERROR_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """What was compared, such as "vision_tail_grad.gradient"."""
+    """What was compared, such as "vision_tail_grad.gradient"; "vision_map.rank" and "text_map.rank" are of the final map."""
     relative_error: _builtins.float
-    """The largest relative difference seen: max |ours - original| / max |original|, >= 0, no unit."""
+    """The largest relative difference seen: max |ours - original| / max |original|, >= 0, no unit. For a rank:
+    1 - Spearman's rank correlation, in [0, 2], of the final M2IB map of the graphs with that of the original model, from
+    the same noise.
+    """
     threshold: _builtins.float
     """The threshold that the figure had to stay below, > 0, no unit."""
     def __init__(
@@ -543,7 +554,7 @@ class Manifest(_message.Message):
     family: _builtins.str
     """The model family, such as "clip"."""
     precision: _builtins.str
-    """The precision of weights and graphs, "fp32"."""
+    """The precision of weights and of products, "fp32", "fp16" or "bf16"; all else, ports included, is float32."""
     embedding_width: _builtins.int
     """The width of the embedding space that both encoders share, in values, at least 1."""
     tokenizer_file: _builtins.str

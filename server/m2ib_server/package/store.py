@@ -17,6 +17,7 @@ from m2ib_server.package.signature import PORTS_BY_ROLE, Ports, ports_of
 from m2ib_server.settings import MAX_BETA, MAX_LEARNING_RATE
 
 SCHEMA_VERSION = 2
+PRECISIONS = ("fp32", "fp16", "bf16")
 MANIFEST_NAME = "manifest.json"
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MODEL_NAME = re.compile(r"[a-z0-9._-]{1,64}")
@@ -116,6 +117,8 @@ def _parse_manifest(folder: Path, raw: bytes) -> pb.Manifest:
 def _check_contents(folder: Path, manifest: pb.Manifest) -> None:
     if not MODEL_NAME.fullmatch(manifest.name) or not MODEL_NAME.fullmatch(manifest.version):
         raise _corrupt(folder, MANIFEST_NAME, "a malformed name or version", f"names like {MODEL_NAME.pattern}")
+    if manifest.precision not in PRECISIONS:
+        raise _corrupt(folder, MANIFEST_NAME, f"precision {manifest.precision!r}", ", ".join(PRECISIONS))
     roles = [graph.role for graph in manifest.graphs]
     if sorted(roles) != sorted(role.value for role in Role):
         seen = ", ".join(sorted(pb.GraphRole.Name(role) for role in roles)) or "no graph"
@@ -168,7 +171,9 @@ def _check_mask(folder: Path, name: str, mask: pb.MaskDefaults) -> None:
 
 def _named_files(manifest: pb.Manifest) -> set[str]:
     references = manifest.reference_texts
-    graphs = {name for graph in manifest.graphs for name in (graph.file, graph.weights_file) if name}
+    graphs = {
+        name for graph in manifest.graphs for name in (graph.file, graph.portable_file, graph.weights_file) if name
+    }
     return graphs | {manifest.tokenizer_file, references.texts_file, references.embeddings_file}
 
 

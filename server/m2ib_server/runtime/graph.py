@@ -13,7 +13,7 @@ from torch.utils.dlpack import from_dlpack
 from m2ib.v1 import manifest_pb2 as pb
 from m2ib_server.errors import DeviceUnavailable, EvaluationFailed, PackageCorrupt
 from m2ib_server.package import ModelPackage, Role
-from m2ib_server.runtime.device import PROVIDER_BY_KIND, Device, run_options, session_options
+from m2ib_server.runtime.device import PROVIDER_BY_KIND, Device, DeviceKind, run_options, session_options
 
 ORT_TYPE = {pb.ELEMENT_TYPE_FLOAT32: "tensor(float)", pb.ELEMENT_TYPE_INT64: "tensor(int64)"}
 TORCH_TYPE = {pb.ELEMENT_TYPE_FLOAT32: torch.float32, pb.ELEMENT_TYPE_INT64: torch.int64}
@@ -106,7 +106,7 @@ def software_version(distribution: str) -> str:
 
 
 def _open(package: ModelPackage, graph: pb.Graph, device: Device) -> FrozenGraph:
-    path = package.path(graph.file)
+    path = package.path(file_for(graph, device.kind))
     try:
         options = session_options(device.threads, is_repacked=graph.role not in RARE)
         session = onnxruntime.InferenceSession(str(path), options, providers=device.providers)
@@ -120,6 +120,11 @@ def _open(package: ModelPackage, graph: pb.Graph, device: Device) -> FrozenGraph
     ):
         _check_ports(str(path), kind, list(ports), nodes)
     return FrozenGraph(session, graph, device)
+
+
+def file_for(graph: pb.Graph, kind: DeviceKind) -> str:
+    """Return the file of a graph to load on a kind of device: CPUs have no products in half precision."""
+    return graph.portable_file if kind is DeviceKind.CPU and graph.portable_file else graph.file
 
 
 def _check_ports(path: str, kind: str, ports: list[pb.Port], nodes: list[onnxruntime.NodeArg]) -> None:

@@ -12,7 +12,16 @@ def run(*arguments):
 def test_help_explains_every_option():
     answer = run("--help")
     assert answer.exit_code == ExitCode.DONE
-    for option in ("--vision-layer", "--text-layer", "--name", "--fit", "--reference-texts", "--force", "--threads"):
+    for option in (
+        "--vision-layer",
+        "--text-layer",
+        "--name",
+        "--fit",
+        "--reference-texts",
+        "--precision",
+        "--force",
+        "--threads",
+    ):
         assert option in answer.output
 
 
@@ -44,6 +53,12 @@ def test_a_wrong_option_ends_with_seen_and_allowed(tiny_checkpoint, tmp_path, fl
     assert answer.exit_code == ExitCode.INVALID_INPUT
     assert text in answer.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_precision_is_no_command_line(tmp_path):
+    answer = run(tmp_path, tmp_path / "package", "--precision", "fp8")
+    assert answer.exit_code == 2
+    assert "fp16" in answer.output
 
 
 def test_each_kind_of_fault_has_its_exit_code():

@@ -44,7 +44,8 @@ def test_missed_parity_names_the_figures_and_no_other(spoilt):
     _, _, message = spoilt
     assert "vision_tail.embedding: seen 1; allowed: below 0.0001" in message
     assert "vision_head" not in message
-    assert "text" not in message
+    assert "text_head" not in message
+    assert "text_tail" not in message
 
 
 def test_two_exports_have_the_same_digests(spoilt, manifest):

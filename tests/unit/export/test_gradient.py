@@ -33,6 +33,13 @@ def test_the_gradient_is_that_of_each_rows_own_similarity():
     torch.testing.assert_close((higher - lower)[1] / 2e-6, gradient[1, 2, 3], rtol=1e-6, atol=1e-9)
 
 
+def test_a_power_of_two_as_the_scale_changes_no_bit():
+    features, target = torch.randn(3, 4, 8), normalize(torch.randn(3, 8), dim=-1)
+    plain, scaled = (similarity_and_gradient(mean_tail, features, target, scale=scale) for scale in (1.0, 4096.0))
+    for one, other in zip(plain, scaled, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_tail_that_is_not_frozen_is_refused():
     with pytest.raises(ValueError, match="allowed: frozen parameters"):
         trace_gradient(nn.Linear(8, 8), (torch.randn(2, 8), torch.randn(2, 8)))

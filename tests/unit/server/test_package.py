@@ -76,6 +76,12 @@ def test_another_schema_version_is_refused(package, version):
     refused(package, "manifest.json", f"schema version {version}", "schema version 2")
 
 
+@pytest.mark.parametrize("precision", ["", "fp8", "FP16"])
+def test_an_unknown_precision_is_refused(package, precision):
+    edit(package, lambda manifest: manifest.update(precision=precision))
+    refused(package, "manifest.json", f"precision {precision!r}", "fp32, fp16, bf16")
+
+
 def test_an_unknown_field_is_refused(package):
     edit(package, lambda manifest: manifest.update(scaling="secret"))
     refused(package, "manifest.json")

@@ -25,7 +25,7 @@ from m2ib_server.runtime.device import (
     providers_for,
     session_options,
 )
-from m2ib_server.runtime.graph import HOLD_SECONDS, Peak
+from m2ib_server.runtime.graph import HOLD_SECONDS, Peak, file_for
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,19 @@ def test_session_pools_are_bounded_and_do_not_spin():
     options = session_options(3, is_repacked=True)
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 1)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+@pytest.mark.parametrize(
+    ("portable", "kind", "file"),
+    [
+        ("", DeviceKind.CPU, "half.onnx"),
+        ("portable.onnx", DeviceKind.CPU, "portable.onnx"),
+        ("portable.onnx", DeviceKind.CUDA, "half.onnx"),
+        ("portable.onnx", DeviceKind.TENSORRT, "half.onnx"),
+    ],
+)
+def test_a_cpu_takes_the_portable_file_of_a_graph_that_has_one(portable, kind, file):
+    assert file_for(manifest_pb2.Graph(file="half.onnx", portable_file=portable), kind) == file
 
 
 def test_a_graph_runs_on_torch_tensors_of_any_batch(graphs):
