@@ -24,6 +24,7 @@ from m2ib_client._errors import (
 )
 from m2ib_client._models import (
     Defaults,
+    EffortDefaults,
     Limits,
     MaskDefaults,
     Model,
@@ -32,11 +33,14 @@ from m2ib_client._models import (
     VisionEncoder,
 )
 from m2ib_client._options import (
+    EffortName,
     ExplainOptions,
     FitName,
     ImageSource,
     MaskName,
+    OnDeadlineName,
     OutputName,
+    PriorityName,
     ScoreOptions,
     SideName,
     Window,
@@ -73,6 +77,8 @@ __all__ = [
     "ClosedError",
     "DeadlineError",
     "Defaults",
+    "EffortDefaults",
+    "EffortName",
     "ExplainOptions",
     "Explanation",
     "FitName",
@@ -88,9 +94,11 @@ __all__ = [
     "MissingPackageError",
     "Model",
     "NotFoundError",
+    "OnDeadlineName",
     "OutputMissingError",
     "OutputName",
     "ParityFigure",
+    "PriorityName",
     "Progress",
     "Provenance",
     "ReferenceRank",
