@@ -22,6 +22,7 @@ from m2ib_client._errors import (
     TransientError,
     UnavailableError,
 )
+from m2ib_client._handle import ImageHandle
 from m2ib_client._models import (
     Defaults,
     EffortDefaults,
@@ -83,6 +84,7 @@ __all__ = [
     "Explanation",
     "FitName",
     "ImageAttribution",
+    "ImageHandle",
     "ImageSource",
     "IncompatibleServerError",
     "InvalidRequestError",

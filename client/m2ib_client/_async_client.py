@@ -3,19 +3,22 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Self, Unpack
 
 import grpc.aio
 
 from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
-from m2ib_client import _answer, _channel, _model_answer, _request
-from m2ib_client._errors import ClosedError, IncompatibleServerError
+from m2ib_client import _answer, _channel, _image, _model_answer, _request
+from m2ib_client._errors import ClosedError, IncompatibleServerError, NotFoundError
+from m2ib_client._handle import ImageHandle
 from m2ib_client._local import DEFAULT_BOOT_TIMEOUT_SECONDS, LocalServer
 from m2ib_client._models import Model
 from m2ib_client._options import ExplainOptions, ImageSource, ScoreOptions
 from m2ib_client._results import Explanation, Progress, Scores
 from m2ib_client._status import translated
+from m2ib_client._uploads import AsyncUploads, Placed, is_forgotten
 
 
 class AsyncClient:
@@ -36,6 +39,7 @@ class AsyncClient:
         self._timeout = _channel.checked_timeout(timeout)
         self._channel: grpc.aio.Channel | None = None
         self._server: LocalServer | None = None
+        self._uploads = AsyncUploads(self._send_image)
         self._opening = asyncio.Lock()
         self._is_closed = False
 
@@ -68,9 +72,14 @@ class AsyncClient:
     ) -> Explanation:
         """Explain why the model matches the image and the text; `timeout` replaces the client's."""
         request = await asyncio.to_thread(_request.explain_request, image, text, **options)
-        stub = await self._open_stub()
-        with translated():
-            response = await stub.Explain(request, timeout=self._seconds(timeout))
+        left = _channel.TimeLeft(self._seconds(timeout))
+
+        async def call() -> attribution_pb2.ExplainResponse:
+            stub = await self._open_stub()
+            with translated():
+                return await stub.Explain(request, timeout=left.seconds())
+
+        response = await self._uploads.call(_image.placed([image], [request.image]), left, call)
         return _answer.read_explanation(response.explanation)
 
     async def explain_stream(
@@ -89,18 +98,10 @@ class AsyncClient:
         """
         pair = await asyncio.to_thread(_request.explain_request, image, text, **options)
         request = _request.stream_request(pair, partial_maps=partial_maps)
-        stub = await self._open_stub()
-        with translated():
-            call = stub.ExplainStream(request, timeout=self._seconds(timeout))
-            try:
-                async for message in call:
-                    event = _answer.read_event(message)
-                    yield event
-                    if isinstance(event, Explanation):
-                        return
-            finally:
-                call.cancel()
-        raise IncompatibleServerError("the stream ended without an explanation")
+        left = _channel.TimeLeft(self._seconds(timeout))
+        async with aclosing(self._events(request, _image.placed([image], [request.request.image]), left)) as events:
+            async for event in events:
+                yield event
 
     async def score(
         self,
@@ -112,10 +113,21 @@ class AsyncClient:
     ) -> Scores:
         """Return the similarity of every image with every text; one of either may come without a list."""
         request = await asyncio.to_thread(_request.score_request, images, texts, **options)
-        stub = await self._open_stub()
-        with translated():
-            response = await stub.Score(request, timeout=self._seconds(timeout))
+        left = _channel.TimeLeft(self._seconds(timeout))
+
+        async def call() -> attribution_pb2.ScoreResponse:
+            stub = await self._open_stub()
+            with translated():
+                return await stub.Score(request, timeout=left.seconds())
+
+        response = await self._uploads.call(_image.placed(_request.listed(images), request.images), left, call)
         return _answer.read_scores(response)
+
+    async def upload(self, image: ImageSource, *, timeout: float | None = None) -> ImageHandle:  # noqa: ASYNC109 - the server keeps it too
+        """Send an image once, for many calls, as `Client.upload`."""
+        handle = await asyncio.to_thread(_image.uploadable, image)
+        await self._uploads.name(handle, _channel.TimeLeft(self._seconds(timeout)))
+        return handle
 
     async def models(self, *, timeout: float | None = None) -> tuple[Model, ...]:  # noqa: ASYNC109 - the server keeps it too
         """Return the loaded models, in the order of their names."""
@@ -150,6 +162,47 @@ class AsyncClient:
     ) -> None:
         """Close the client."""
         await self.close()
+
+    async def _events(
+        self, request: attribution_pb2.ExplainStreamRequest, placed: Placed, left: _channel.TimeLeft
+    ) -> AsyncGenerator[Progress | Explanation, None]:
+        """Yield the events of a stream, begun once more if the server has let go of the image meanwhile."""
+        await self._uploads.fill(placed, left)
+        try:
+            async with aclosing(self._streamed(request, left)) as events:
+                async for event in events:
+                    yield event
+            return
+        except NotFoundError as error:
+            if not placed or not is_forgotten(error):
+                raise
+        self._uploads.names.forget_placed(placed)
+        await self._uploads.fill(placed, left)
+        async with aclosing(self._streamed(request, left)) as events:
+            async for event in events:
+                yield event
+
+    async def _streamed(
+        self, request: attribution_pb2.ExplainStreamRequest, left: _channel.TimeLeft
+    ) -> AsyncGenerator[Progress | Explanation, None]:
+        stub = await self._open_stub()
+        with translated():
+            call = stub.ExplainStream(request, timeout=left.seconds())
+            try:
+                async for message in call:
+                    event = _answer.read_event(message)
+                    yield event
+                    if isinstance(event, Explanation):
+                        return
+            finally:
+                call.cancel()
+        raise IncompatibleServerError("the stream ended without an explanation")
+
+    async def _send_image(self, image: ImageHandle, timeout: float | None) -> str:  # noqa: ASYNC109 - the server keeps it too
+        stub = await self._open_stub()
+        with translated():
+            response = await stub.UploadImage(_request.upload_requests(image), timeout=timeout)
+        return response.handle
 
     async def _open_stub(self) -> "attribution_pb2_grpc.AttributionServiceAsyncStub":
         """Return a stub on the channel, which is made on the loop that first needs it."""

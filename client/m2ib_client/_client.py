@@ -8,13 +8,15 @@ from typing import Self, Unpack
 import grpc
 
 from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
-from m2ib_client import _answer, _channel, _model_answer, _request
-from m2ib_client._errors import ClosedError, IncompatibleServerError
+from m2ib_client import _answer, _channel, _image, _model_answer, _request
+from m2ib_client._errors import ClosedError, IncompatibleServerError, NotFoundError
+from m2ib_client._handle import ImageHandle
 from m2ib_client._local import DEFAULT_BOOT_TIMEOUT_SECONDS, LocalServer
 from m2ib_client._models import Model
 from m2ib_client._options import ExplainOptions, ImageSource, ScoreOptions
 from m2ib_client._results import Explanation, Progress, Scores
 from m2ib_client._status import translated
+from m2ib_client._uploads import Placed, Uploads, is_forgotten
 
 
 class Client:
@@ -41,6 +43,7 @@ class Client:
         self._timeout = _channel.checked_timeout(timeout)
         self._channel = grpc.insecure_channel(_channel.checked_address(address), _channel.channel_options())
         self._stub = attribution_pb2_grpc.AttributionServiceStub(self._channel)
+        self._uploads = Uploads(self._send_image)
         self._server: LocalServer | None = None
         self._is_closed = False
 
@@ -78,8 +81,13 @@ class Client:
     ) -> Explanation:
         """Explain why the model matches the image and the text; `timeout` replaces the client's."""
         request = _request.explain_request(image, text, **options)
-        with translated():
-            response = self._open_stub().Explain(request, timeout=self._seconds(timeout))
+        left = _channel.TimeLeft(self._seconds(timeout))
+
+        def call() -> attribution_pb2.ExplainResponse:
+            with translated():
+                return self._open_stub().Explain(request, timeout=left.seconds())
+
+        response = self._uploads.call(_image.placed([image], [request.image]), left, call)
         return _answer.read_explanation(response.explanation)
 
     def explain_stream(
@@ -96,8 +104,8 @@ class Client:
         The call begins with the first `next`. Leaving the loop early and dropping the iterator cancels it on
         the server too.
         """
-        request = _request.explain_request(image, text, **options)
-        return self._events(_request.stream_request(request, partial_maps=partial_maps), self._seconds(timeout))
+        request = _request.stream_request(_request.explain_request(image, text, **options), partial_maps=partial_maps)
+        return self._events(request, _image.placed([image], [request.request.image]), self._seconds(timeout))
 
     def score(
         self,
@@ -109,9 +117,27 @@ class Client:
     ) -> Scores:
         """Return the similarity of every image with every text; one of either may come without a list."""
         request = _request.score_request(images, texts, **options)
-        with translated():
-            response = self._open_stub().Score(request, timeout=self._seconds(timeout))
+        left = _channel.TimeLeft(self._seconds(timeout))
+
+        def call() -> attribution_pb2.ScoreResponse:
+            with translated():
+                return self._open_stub().Score(request, timeout=left.seconds())
+
+        response = self._uploads.call(_image.placed(_request.listed(images), request.images), left, call)
         return _answer.read_scores(response)
+
+    def upload(self, image: ImageSource, *, timeout: float | None = None) -> ImageHandle:
+        """Send an image once, for many calls: they take the handle in its place.
+
+        The server keeps an image for `Limits.image_time_to_live_seconds` after its last use. A call with the
+        handle of one that it no longer has sends the image again by itself.
+
+        Raises:
+            InvalidRequestError: the image is a tensor, which has no file's form, or cannot be sent at all.
+        """
+        handle = _image.uploadable(image)
+        self._uploads.name(handle, _channel.TimeLeft(self._seconds(timeout)))
+        return handle
 
     def models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
         """Return the loaded models, in the order of their names."""
@@ -143,10 +169,25 @@ class Client:
         self.close()
 
     def _events(
-        self, request: attribution_pb2.ExplainStreamRequest, timeout: float | None
+        self, request: attribution_pb2.ExplainStreamRequest, placed: Placed, timeout: float | None
+    ) -> Iterator[Progress | Explanation]:
+        left = _channel.TimeLeft(timeout)
+        self._uploads.fill(placed, left)
+        try:
+            yield from self._streamed(request, left)
+            return
+        except NotFoundError as error:
+            if not placed or not is_forgotten(error):
+                raise
+        self._uploads.names.forget_placed(placed)
+        self._uploads.fill(placed, left)
+        yield from self._streamed(request, left)
+
+    def _streamed(
+        self, request: attribution_pb2.ExplainStreamRequest, left: _channel.TimeLeft
     ) -> Iterator[Progress | Explanation]:
         with translated():
-            call = self._open_stub().ExplainStream(request, timeout=timeout)
+            call = self._open_stub().ExplainStream(request, timeout=left.seconds())
             try:
                 for message in call:
                     event = _answer.read_event(message)
@@ -156,6 +197,10 @@ class Client:
             finally:
                 call.cancel()
         raise IncompatibleServerError("the stream ended without an explanation")
+
+    def _send_image(self, image: ImageHandle, timeout: float | None) -> str:
+        with translated():
+            return self._open_stub().UploadImage(_request.upload_requests(image), timeout=timeout).handle
 
     def _open_stub(self) -> attribution_pb2_grpc.AttributionServiceStub:
         if self._is_closed:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict
 import numpy as np
 import PIL.Image
 
+from m2ib_client._handle import ImageHandle
+
 if TYPE_CHECKING:
     import pydicom
 
@@ -18,7 +20,9 @@ OutputName: TypeAlias = Literal["model_map", "original_map", "overlay", "renderi
 PriorityName: TypeAlias = Literal["interactive", "bulk"]
 OnDeadlineName: TypeAlias = Literal["refuse", "partial"]
 
-ImageSource: TypeAlias = Union[str, os.PathLike[str], bytes, PIL.Image.Image, np.ndarray[Any, Any], "pydicom.Dataset"]
+ImageSource: TypeAlias = Union[
+    str, os.PathLike[str], bytes, PIL.Image.Image, np.ndarray[Any, Any], "pydicom.Dataset", ImageHandle
+]
 """What a call takes for an image.
 
 - a path, or a file's bytes: PNG, JPEG, TIFF, WebP or DICOM;
@@ -26,7 +30,8 @@ ImageSource: TypeAlias = Union[str, os.PathLike[str], bytes, PIL.Image.Image, np
 - an array uint8 [height, width], [height, width, 3 or 4] or uint16 [height, width]: sent as PNG, without
   loss;
 - an array float32 [channels, size, size]: model input, as the model's own preprocessing would leave it;
-- a pydicom dataset.
+- a pydicom dataset;
+- the `ImageHandle` of an uploaded image.
 
 Of DICOM, in whatever form, only the description of the pixels and the pixels are sent: the patient's and the
 study's identifiers stay here. Text that is burnt into the pixels is not removed.

@@ -3,7 +3,7 @@
 What the server decides (ranges, limits, lengths) is not decided here a second time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeVar, cast
 
@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from m2ib.v1 import attribution_pb2, settings_pb2
 from m2ib_client._channel import MAX_MESSAGE_BYTES
 from m2ib_client._errors import InvalidRequestError
+from m2ib_client._handle import ImageHandle
 from m2ib_client._image import image_message
 from m2ib_client._options import (
     EffortName,
@@ -60,6 +61,7 @@ ON_DEADLINE_BY_NAME: Mapping[str, attribution_pb2.OnDeadline.ValueType] = Mappin
     {"refuse": attribution_pb2.ON_DEADLINE_REFUSE, "partial": attribution_pb2.ON_DEADLINE_PARTIAL}
 )
 
+UPLOAD_CHUNK_BYTES = 256 * 1024
 REAL_SETTINGS = ("beta", "text_beta", "learning_rate")
 
 Number = TypeVar("Number")
@@ -141,19 +143,29 @@ def score_request(
     window: tuple[float, float] | None = None,
 ) -> attribution_pb2.ScoreRequest:
     """Return the request for every image against every text; raises as `explain_request`."""
-    many_images = images if _is_many(images) else [images]
     many_texts = texts if _is_many(texts) else [texts]
     request = attribution_pb2.ScoreRequest(
         model=_checked_text("model", model),
-        images=[
-            image_message(image, frame=frame, window=window) for image in cast("Sequence[ImageSource]", many_images)
-        ],
+        images=[image_message(image, frame=frame, window=window) for image in listed(images)],
         texts=[_checked_text("texts", text) for text in cast("Sequence[str]", many_texts)],
         truncate_text=truncate_text,
     )
     if fit is not None:
         request.fit = _named("fit", fit, FIT_BY_NAME)
     return _within_limit(request)
+
+
+def listed(images: ImageSource | Sequence[ImageSource]) -> Sequence[ImageSource]:
+    """Return the images as a sequence, also where there is one without a list."""
+    return cast("Sequence[ImageSource]", images if _is_many(images) else [images])
+
+
+def upload_requests(image: ImageHandle) -> Iterator[attribution_pb2.UploadImageRequest]:
+    """Yield the parts of an upload: what it promises, then the bytes."""
+    header = attribution_pb2.UploadHeader(size_bytes=image.size_bytes, sha256=image.sha256)
+    yield attribution_pb2.UploadImageRequest(header=header)
+    for start in range(0, image.size_bytes, UPLOAD_CHUNK_BYTES):
+        yield attribution_pb2.UploadImageRequest(chunk=image.encoded[start : start + UPLOAD_CHUNK_BYTES])
 
 
 def model_request(name: str) -> attribution_pb2.GetModelRequest:
