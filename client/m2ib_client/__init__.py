@@ -23,6 +23,7 @@ from m2ib_client._errors import (
     UnavailableError,
 )
 from m2ib_client._handle import ImageHandle
+from m2ib_client._many.pair import ManyProgress, ManyResult, Pair, PairSource, ProgressOption
 from m2ib_client._models import (
     Defaults,
     EffortDefaults,
@@ -91,6 +92,8 @@ __all__ = [
     "Limits",
     "LocalServerError",
     "M2IBError",
+    "ManyProgress",
+    "ManyResult",
     "MaskDefaults",
     "MaskName",
     "MissingPackageError",
@@ -99,9 +102,12 @@ __all__ = [
     "OnDeadlineName",
     "OutputMissingError",
     "OutputName",
+    "Pair",
+    "PairSource",
     "ParityFigure",
     "PriorityName",
     "Progress",
+    "ProgressOption",
     "Provenance",
     "ReferenceRank",
     "Rendering",

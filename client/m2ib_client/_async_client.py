@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Self, Unpack
@@ -14,6 +14,9 @@ from m2ib_client import _answer, _channel, _image, _model_answer, _request
 from m2ib_client._errors import ClosedError, IncompatibleServerError, NotFoundError
 from m2ib_client._handle import ImageHandle
 from m2ib_client._local import DEFAULT_BOOT_TIMEOUT_SECONDS, LocalServer
+from m2ib_client._many.looped import LoopedRun
+from m2ib_client._many.pair import ManyResult, PairSource, ProgressOption
+from m2ib_client._many.run import DEFAULT_AHEAD, Terms
 from m2ib_client._models import Model
 from m2ib_client._options import ExplainOptions, ImageSource, ScoreOptions
 from m2ib_client._results import Explanation, Progress, Scores
@@ -102,6 +105,35 @@ class AsyncClient:
         async with aclosing(self._events(request, _image.placed([image], [request.request.image]), left)) as events:
             async for event in events:
                 yield event
+
+    def explain_many(
+        self,
+        pairs: Iterable[PairSource] | AsyncIterable[PairSource],
+        *,
+        ordered: bool = True,
+        progress: ProgressOption = None,
+        return_errors: bool = True,
+        ahead: int = DEFAULT_AHEAD,
+        timeout: float | None = None,
+        total_timeout: float | None = None,
+        **options: Unpack[ExplainOptions],
+    ) -> AsyncGenerator[ManyResult, None]:
+        """Explain many pairs over one stream, as `Client.explain_many`; the pairs may come asynchronously too.
+
+        One task reads the pairs; those of a plain iterable are read on the loop, so one that blocks belongs into a
+        thread. Whoever leaves the loop early closes the generator (`aclose`, or `contextlib.aclosing`), which
+        cancels what is under way.
+        """
+        terms = Terms(
+            options=options,
+            ordered=ordered,
+            return_errors=return_errors,
+            progress=progress,
+            ahead=ahead,
+            timeout=self._seconds(timeout),
+            total_timeout=total_timeout,
+        )
+        return LoopedRun(terms, pairs, self._open_stub, self._uploads).results()
 
     async def score(
         self,

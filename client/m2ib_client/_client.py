@@ -1,7 +1,7 @@
 """Owns the synchronous client: a channel, a timeout for every call and the calls. The codec does the rest."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -12,6 +12,9 @@ from m2ib_client import _answer, _channel, _image, _model_answer, _request
 from m2ib_client._errors import ClosedError, IncompatibleServerError, NotFoundError
 from m2ib_client._handle import ImageHandle
 from m2ib_client._local import DEFAULT_BOOT_TIMEOUT_SECONDS, LocalServer
+from m2ib_client._many.pair import ManyResult, PairSource, ProgressOption
+from m2ib_client._many.run import DEFAULT_AHEAD, Terms
+from m2ib_client._many.threaded import ThreadedRun
 from m2ib_client._models import Model
 from m2ib_client._options import ExplainOptions, ImageSource, ScoreOptions
 from m2ib_client._results import Explanation, Progress, Scores
@@ -106,6 +109,46 @@ class Client:
         """
         request = _request.stream_request(_request.explain_request(image, text, **options), partial_maps=partial_maps)
         return self._events(request, _image.placed([image], [request.request.image]), self._seconds(timeout))
+
+    def explain_many(
+        self,
+        pairs: Iterable[PairSource],
+        *,
+        ordered: bool = True,
+        progress: ProgressOption = None,
+        return_errors: bool = True,
+        ahead: int = DEFAULT_AHEAD,
+        timeout: float | None = None,
+        total_timeout: float | None = None,
+        **options: Unpack[ExplainOptions],
+    ) -> Generator[ManyResult, None, None]:
+        """Explain many pairs over one stream: `(image, text)`, `(id, image, text)` or `Pair`s with own options.
+
+        The pairs are read one by one, in the caller's thread, while results are asked for, at most `ahead` of them
+        beyond the last result given. Results come in the pairs' order, or as they finish where `ordered` is False.
+        A pair that fails, here or on the server, gives a result with its error, and the rest goes on; with
+        `return_errors=False` it is raised instead. What a busy server refuses is sent again after the pause that it
+        asks for, and what a broken stream left without an answer over a new one, both a bounded number of times. An
+        image that comes again is uploaded and from then on sent by its handle.
+
+        `progress` is True for a bar on the standard error or a function that takes `ManyProgress`. `timeout` is the
+        longest silence of the server while pairs are under way, `total_timeout` the time for all of them, in
+        seconds. Leaving the loop early and dropping or closing the iterator cancels what is under way.
+
+        Raises:
+            DeadlineError: from the iterator: no answer came within `timeout`, or the rest not within `total_timeout`.
+            TransientError: from the iterator: the stream broke too often in a row.
+        """
+        terms = Terms(
+            options=options,
+            ordered=ordered,
+            return_errors=return_errors,
+            progress=progress,
+            ahead=ahead,
+            timeout=self._seconds(timeout),
+            total_timeout=total_timeout,
+        )
+        return ThreadedRun(terms, pairs, self._open_stub, self._uploads).results()
 
     def score(
         self,
