@@ -11,6 +11,7 @@ import grpc.aio
 
 from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
 from m2ib_client import _answer, _channel, _image, _model_answer, _request
+from m2ib_client._ending import translated_stream
 from m2ib_client._errors import ClosedError, IncompatibleServerError, NotFoundError
 from m2ib_client._handle import ImageHandle
 from m2ib_client._local import DEFAULT_BOOT_TIMEOUT_SECONDS, LocalServer
@@ -232,9 +233,9 @@ class AsyncClient:
 
     async def _send_image(self, image: ImageHandle, timeout: float | None) -> str:  # noqa: ASYNC109 - the server keeps it too
         stub = await self._open_stub()
-        with translated():
-            response = await stub.UploadImage(_request.upload_requests(image), timeout=timeout)
-        return response.handle
+        call = stub.UploadImage(_request.upload_requests(image), timeout=timeout)
+        with translated_stream(call):
+            return (await call).handle
 
     async def _open_stub(self) -> "attribution_pb2_grpc.AttributionServiceAsyncStub":
         """Return a stub on the channel, which is made on the loop that first needs it."""

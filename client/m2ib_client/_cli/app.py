@@ -13,6 +13,7 @@ import m2ib_client
 from m2ib_client._cli import options as opt
 from m2ib_client._cli.connection import connect
 from m2ib_client._cli.exits import EXIT_CODES_HELP, reported_faults
+from m2ib_client._cli.many import explain_many
 from m2ib_client._cli.progress import followed
 from m2ib_client._cli.report import explanation_lines, model_lines, score_lines
 from m2ib_client._options import SideName
@@ -116,6 +117,9 @@ def explain(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer want
             _print(explanation_lines(explanation, text))
         if overlay is not None:
             _write_overlay(explanation, overlay)
+
+
+app.command(epilog=EXIT_CODES_HELP)(explain_many)
 
 
 @app.command(epilog=EXIT_CODES_HELP)

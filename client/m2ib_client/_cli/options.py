@@ -103,6 +103,25 @@ EffortOption: TypeAlias = Annotated[
         rich_help_panel=SETTINGS_PANEL,
     ),
 ]
+PairsArgument: TypeAlias = Annotated[
+    Path,
+    _readable_file(
+        "A CSV file with the columns image, text and, if you like, id, or a .jsonl file with an object of the same "
+        "names on each line. Images are named from the file's own folder.",
+        "PAIRS",
+    ),
+]
+OutOption: TypeAlias = Annotated[
+    Path,
+    typer.Option("--out", metavar="DIR", file_okay=False, help="Where the results go; made if it is not there."),
+]
+OverlaysOption: TypeAlias = Annotated[
+    bool, typer.Option("--overlays", help="Write each map drawn over its image too, in DIR/overlays.")
+]
+ForceOption: TypeAlias = Annotated[
+    bool, typer.Option("--force", help="Explain again what has a result with these settings already.")
+]
+
 MaskOption: TypeAlias = Annotated[
     MaskName | None,
     typer.Option(

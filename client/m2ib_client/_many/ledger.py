@@ -15,9 +15,11 @@ from m2ib_client._many.pair import ManyProgress, ManyResult, Pair
 from m2ib_client._results import Explanation
 from m2ib_client._uploads import is_forgotten
 
-MAX_ATTEMPTS = 8
+MAX_ATTEMPTS = 10
 MAX_RENEWALS = 2
-MAX_BREAKS = 5
+# Breaks in a row: a server that has answered may be starting again, one that never has is hardly there.
+MAX_BREAKS = 7
+MAX_FIRST_BREAKS = 2
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10.0
 MAX_HELD_BYTES = 256 * 1024 * 1024
@@ -62,7 +64,7 @@ class Ledger:
         self._held_bytes = 0
         self._breaks = 0
         self._resume_at = self._heard_at = float("-inf")
-        self._is_read_out = False
+        self._is_read_out = self._is_alive = False
 
     @property
     def next_index(self) -> int:
@@ -116,7 +118,7 @@ class Ledger:
         Raises:
             IncompatibleServerError: no such pair is under way.
         """
-        self._heard_at, self._breaks = now, 0
+        self._heard_at, self._breaks, self._is_alive = now, 0, True
         if index not in self._under_way:
             raise IncompatibleServerError("the server answers a pair that is not under way")
         entry = self._under_way[index]
@@ -139,7 +141,8 @@ class Ledger:
 
     def break_off(self, error: Exception, now: float) -> None:
         """Note that the stream ended: what has no answer waits for the next one, a bounded number of times."""
-        if not isinstance(error, TransientError) or self._breaks == MAX_BREAKS:
+        most = MAX_BREAKS if self._is_alive else MAX_FIRST_BREAKS
+        if not isinstance(error, TransientError) or self._breaks == most:
             self.fault = error
             return
         self._breaks += 1

@@ -8,12 +8,12 @@ import grpc.aio
 
 from m2ib.v1 import attribution_pb2
 from m2ib_client._channel import TimeLeft
+from m2ib_client._ending import translated_stream
 from m2ib_client._errors import M2IBError, UnavailableError
 from m2ib_client._many.ledger import Entry
 from m2ib_client._many.pair import ManyResult, PairSource
 from m2ib_client._many.run import FINISH_SECONDS, Answer, Run, Terms, clock, telling
 from m2ib_client._many.wire import batch_request
-from m2ib_client._status import translated
 from m2ib_client._uploads import AsyncUploads
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Stream:
 
     async def _receive(self, call: "grpc.aio.StreamStreamCall[attribution_pb2.ExplainBatchRequest, Answer]") -> None:
         try:
-            with translated():
+            with translated_stream(call):
                 async for answer in call:
                     self._inbox.put_nowait(answer)
             self._inbox.put_nowait(UnavailableError("the server ended the stream before its last answer"))
