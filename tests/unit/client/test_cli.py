@@ -303,7 +303,7 @@ def test_module_runs_as_the_command() -> None:
     assert done.stdout == "m2ib 0.1.0\n"
 
 
-@pytest.mark.parametrize("command", [[], ["explain"], ["score"], ["models"]])
+@pytest.mark.parametrize("command", [[], ["explain"], ["explain-many"], ["score"], ["models"]])
 def test_help_explains_itself(run: Run, command: list[str]) -> None:
     result = run(*command, "--help", COLUMNS="120")
     assert result.exit_code == ExitCode.OK
