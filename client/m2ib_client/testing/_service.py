@@ -258,13 +258,16 @@ class Visit:
 
 
 @contextmanager
-def serve_fake(service: FakeService | None = None) -> Iterator[FakeService]:
-    """Serve a fake on a free port of this machine; its `address` tells which."""
+def serve_fake(service: FakeService | None = None, *, port: int = 0) -> Iterator[FakeService]:
+    """Serve a fake on a port of this machine, a free one by default; its `address` tells which.
+
+    Serving the same port again is a server that starts anew.
+    """
     fake = service or FakeService()
     limits = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0)]
     server = grpc.server(ThreadPoolExecutor(WORKERS), options=limits)
     attribution_pb2_grpc.add_AttributionServiceServicer_to_server(fake, server)
-    fake.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    fake.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
     server.start()
     try:
         yield fake

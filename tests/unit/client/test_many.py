@@ -149,6 +149,17 @@ def test_broken_stream_is_resumed_and_no_pair_answered_twice(connect: Any, fake:
     assert {result.explained().provenance.model for result in results} == {"fake"}
 
 
+def test_server_that_starts_anew_goes_on_with_what_it_left(connect: Any) -> None:
+    with serve_fake(FakeService(step_seconds=0.02)) as first:
+        results = connect(first).explain_many(numbered(30), steps=2)
+        answered = [next(results).index for _ in range(3)]
+    port = int(first.address.rpartition(":")[2])
+    with serve_fake(port=port) as second:
+        answered += [result.index for result in results if result.error is None]
+    assert answered == list(range(30))
+    assert sources(second)
+
+
 def test_stream_that_keeps_breaking_is_given_up_with_what_was_answered(connect: Any, fake: FakeService) -> None:
     fake.break_next_batch(SOON, after=2)
     for _ in range(60):
