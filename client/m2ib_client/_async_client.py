@@ -200,20 +200,17 @@ class AsyncClient:
         self, request: attribution_pb2.ExplainStreamRequest, placed: Placed, left: _channel.TimeLeft
     ) -> AsyncGenerator[Progress | Explanation, None]:
         """Yield the events of a stream, begun once more if the server has let go of the image meanwhile."""
-        await self._uploads.fill(placed, left)
-        try:
-            async with aclosing(self._streamed(request, left)) as events:
-                async for event in events:
-                    yield event
-            return
-        except NotFoundError as error:
-            if not placed or not is_forgotten(error):
-                raise
-        self._uploads.names.forget_placed(placed)
-        await self._uploads.fill(placed, left)
-        async with aclosing(self._streamed(request, left)) as events:
-            async for event in events:
-                yield event
+        for is_last_try in (not placed, True):
+            await self._uploads.fill(placed, left)
+            try:
+                async with aclosing(self._streamed(request, left)) as events:
+                    async for event in events:
+                        yield event
+                return
+            except NotFoundError as error:
+                if is_last_try or not is_forgotten(error):
+                    raise
+            self._uploads.names.forget_placed(placed)
 
     async def _streamed(
         self, request: attribution_pb2.ExplainStreamRequest, left: _channel.TimeLeft

@@ -215,16 +215,15 @@ class Client:
         self, request: attribution_pb2.ExplainStreamRequest, placed: Placed, timeout: float | None
     ) -> Iterator[Progress | Explanation]:
         left = _channel.TimeLeft(timeout)
-        self._uploads.fill(placed, left)
-        try:
-            yield from self._streamed(request, left)
-            return
-        except NotFoundError as error:
-            if not placed or not is_forgotten(error):
-                raise
-        self._uploads.names.forget_placed(placed)
-        self._uploads.fill(placed, left)
-        yield from self._streamed(request, left)
+        for is_last_try in (not placed, True):
+            self._uploads.fill(placed, left)
+            try:
+                yield from self._streamed(request, left)
+                return
+            except NotFoundError as error:
+                if is_last_try or not is_forgotten(error):
+                    raise
+            self._uploads.names.forget_placed(placed)
 
     def _streamed(
         self, request: attribution_pb2.ExplainStreamRequest, left: _channel.TimeLeft

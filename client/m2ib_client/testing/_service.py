@@ -1,7 +1,6 @@
 """Serves the made-up answers over a real channel on a free port of this machine, and fails when told to."""
 
 import threading
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,11 +11,13 @@ from google.protobuf.message import Message
 
 from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
 from m2ib_client._channel import MAX_MESSAGE_BYTES
-from m2ib_client._errors import CallCancelledError, M2IBError, NotFoundError
+from m2ib_client._errors import M2IBError, NotFoundError
 from m2ib_client.testing import _answers, _model
 from m2ib_client.testing._batch import batch_answers
-from m2ib_client.testing._failure import STATUS_BY_ERROR, abort
+from m2ib_client.testing._failure import abort
+from m2ib_client.testing._faults import Faults
 from m2ib_client.testing._images import FakeImages
+from m2ib_client.testing._visit import Visit
 
 WORKERS = 8
 # How much of the time that is left a partial answer is allowed to take.
@@ -47,9 +48,7 @@ class FakeService(attribution_pb2_grpc.AttributionServiceServicer):
         self._model = _model.fake_model(model)
         self._step_seconds = step_seconds
         self._images = FakeImages()
-        self._failures: deque[M2IBError] = deque()
-        self._pair_failures: deque[M2IBError] = deque()
-        self._breaks: deque[tuple[int, M2IBError]] = deque()
+        self._faults = Faults()
         self._calls: list[FakeCall] = []
         self._cancelled = 0
         self._lock = threading.Lock()
@@ -68,18 +67,15 @@ class FakeService(attribution_pb2_grpc.AttributionServiceServicer):
 
     def fail_next(self, error: M2IBError, *, times: int = 1) -> None:
         """Let the next calls fail so that the client raises such an error."""
-        with self._lock:
-            self._failures.extend([_checked(error)] * times)
+        self._faults.plan_calls(error, times)
 
     def fail_next_pairs(self, error: M2IBError, *, times: int = 1) -> None:
         """Let the next pairs of a batch fail so that their results have such an error."""
-        with self._lock:
-            self._pair_failures.extend([_checked(error)] * times)
+        self._faults.plan_pairs(error, times)
 
     def break_next_batch(self, error: M2IBError, *, after: int) -> None:
         """Let the next batch end with such an error after so many answers; more calls speak of the batches after it."""
-        with self._lock:
-            self._breaks.append((after, _checked(error)))
+        self._faults.plan_break(error, after)
 
     def forget_images(self) -> None:
         """Let go of every uploaded image, as a true server does when their time has passed."""
@@ -98,10 +94,11 @@ class FakeService(attribution_pb2_grpc.AttributionServiceServicer):
     ) -> Iterator[attribution_pb2.ExplainBatchResponse]:
         """Explain many pairs side by side."""
         with self._visit("ExplainBatch", None, "", context) as visit:
-            after, error = self._next_break()
+            after, error = self._faults.next_break()
 
             def explain(request: attribution_pb2.ExplainRequest) -> attribution_pb2.Explanation:
-                self._admit_pair(request)
+                self._faults.play_pair()
+                self._check_model(request.model)
                 return self._explain(request, visit, context)
 
             pairs = self._noted(request_iterator)
@@ -160,7 +157,7 @@ class FakeService(attribution_pb2_grpc.AttributionServiceServicer):
             return attribution_pb2.GetModelResponse(model=self._model)
 
     def _explain(
-        self, request: attribution_pb2.ExplainRequest, visit: "Visit", context: grpc.ServicerContext
+        self, request: attribution_pb2.ExplainRequest, visit: Visit, context: grpc.ServicerContext
     ) -> attribution_pb2.Explanation:
         found = self._resolved(request)
         steps = self._steps_in_time(found, context.time_remaining(), 1)
@@ -190,21 +187,10 @@ class FakeService(attribution_pb2_grpc.AttributionServiceServicer):
                 self._calls.append(FakeCall(method="ExplainBatch", request=request))
             yield request
 
-    def _next_break(self) -> tuple[int, M2IBError]:
-        with self._lock:
-            return self._breaks.popleft() if self._breaks else (-1, M2IBError("never raised"))
-
-    def _admit_pair(self, request: attribution_pb2.ExplainRequest) -> None:
-        with self._lock:
-            failure = self._pair_failures.popleft() if self._pair_failures else None
-        if failure is not None:
-            raise failure
-        self._check_model(request.model)
-
     @contextmanager
     def _visit(
         self, method: str, request: Message | None, model: str, context: grpc.ServicerContext
-    ) -> Iterator["Visit"]:
+    ) -> Iterator[Visit]:
         """Note the call, fail it if that was asked for or is due, and notice if its caller leaves before the end."""
         visit = Visit()
         if not context.add_callback(lambda: self._note_end(visit)):
@@ -218,43 +204,21 @@ class FakeService(attribution_pb2_grpc.AttributionServiceServicer):
         visit.is_answered = True
 
     def _admit(self, call: FakeCall | None, model: str) -> None:
-        with self._lock:
-            if call is not None:
+        if call is not None:
+            with self._lock:
                 self._calls.append(call)
-            failure = self._failures.popleft() if self._failures else None
-        if failure is not None:
-            raise failure
+        self._faults.play_call()
         self._check_model(model)
 
     def _check_model(self, model: str) -> None:
         if model not in ("", self._model.name):
             raise NotFoundError("model: no such model is loaded", allowed=self._model.name)
 
-    def _note_end(self, visit: "Visit") -> None:
+    def _note_end(self, visit: Visit) -> None:
         visit.ended.set()
         if not visit.is_answered:
             with self._lock:
                 self._cancelled += 1
-
-
-def _checked(error: M2IBError) -> M2IBError:
-    if type(error) not in STATUS_BY_ERROR:
-        raise ValueError(f"a server cannot cause {type(error).__name__}")
-    return error
-
-
-class Visit:
-    """One call while it is being answered."""
-
-    def __init__(self) -> None:
-        """Begin unanswered."""
-        self.ended = threading.Event()
-        self.is_answered = False
-
-    def work(self, seconds: float) -> None:
-        """Take so much time, but no longer than the caller waits."""
-        if self.ended.wait(seconds):
-            raise CallCancelledError("the caller left")
 
 
 @contextmanager
