@@ -11,10 +11,10 @@ from typing import Any, TypeVar, cast
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from m2ib.v1 import attribution_pb2
+from m2ib.v1 import attribution_pb2, settings_pb2
 from m2ib_client import _request, _results, _tensor
 from m2ib_client._errors import IncompatibleServerError
-from m2ib_client._options import FitName, MaskName, SideName, Window
+from m2ib_client._options import EffortName, FitName, MaskName, SideName, Window
 
 Name = TypeVar("Name")
 Result = TypeVar("Result")
@@ -26,6 +26,7 @@ def _inverted(table: Mapping[str, Any]) -> Mapping[int, Any]:
 
 NAME_BY_SIDE: Mapping[int, SideName] = _inverted(_request.SIDE_BY_NAME)
 NAME_BY_MASK_SHAPE: Mapping[int, MaskName] = _inverted(_request.MASK_SHAPE_BY_NAME)
+NAME_BY_EFFORT: Mapping[int, EffortName] = _inverted(_request.EFFORT_BY_NAME)
 NAME_BY_FIT: Mapping[int, FitName] = _inverted(_request.FIT_BY_NAME)
 
 
@@ -42,6 +43,7 @@ def read_explanation(message: attribution_pb2.Explanation) -> _results.Explanati
         reference_rank=copied(_results.ReferenceRank, message.reference_rank),
         provenance=_provenance(message.provenance),
         timings=_timings(message.timings),
+        partial=message.partial,
     )
 
 
@@ -105,18 +107,33 @@ def _image(message: attribution_pb2.ImageAttribution) -> _results.ImageAttributi
         trace=_trace(message.trace),
         model_map=_tensor.unpack(message.model_map, dimensions=2) if message.HasField("model_map") else None,
         original_map=_tensor.unpack(message.original_map, dimensions=2) if message.HasField("original_map") else None,
+        grid_std_bits=_tensor.unpack(message.grid_std_bits, dimensions=2)
+        if message.HasField("grid_std_bits")
+        else None,
+        stability=_optional(message, "stability"),
     )
 
 
 def _text(message: attribution_pb2.TextAttribution) -> _results.TextAttribution:
     return _results.TextAttribution(
         tokens=tuple(
-            copied(_results.Token, token, span=_span(token.span) if token.HasField("span") else None)
+            copied(
+                _results.Token,
+                token,
+                span=_span(token.span) if token.HasField("span") else None,
+                std_bits=_optional(token, "std_bits"),
+            )
             for token in message.tokens
         ),
         words=tuple(copied(_results.Word, word, span=_span(word.span)) for word in message.words),
         trace=_trace(message.trace),
+        stability=_optional(message, "stability"),
     )
+
+
+def _optional(message: Message, field: str) -> float | None:
+    """Return the number, or None where the message has none."""
+    return float(getattr(message, field)) if message.HasField(field) else None
 
 
 def _span(message: attribution_pb2.Span) -> _results.Span:
@@ -131,15 +148,23 @@ def _provenance(message: attribution_pb2.Provenance) -> _results.Provenance:
     return copied(
         _results.Provenance,
         message,
-        settings=copied(
-            _results.Settings,
-            message.settings,
-            mask_shape=known(NAME_BY_MASK_SHAPE, message.settings.mask_shape, "settings.mask_shape"),
-        ),
+        settings=_settings(message.settings),
         fit=known(NAME_BY_FIT, message.fit, "fit") if message.fit else None,
         rendering=_rendering(message.rendering),
         text_length=copied(_results.TextLength, message.text_length),
         software=dict(message.software),
+    )
+
+
+def _settings(message: settings_pb2.Settings) -> _results.Settings:
+    """Return the settings in force; what a server from before efforts leaves unset has the contract's meaning."""
+    return copied(
+        _results.Settings,
+        message,
+        effort=known(NAME_BY_EFFORT, message.effort or settings_pb2.EFFORT_PUBLISHED, "settings.effort"),
+        text_beta=message.text_beta if message.HasField("text_beta") else message.beta,
+        mask_shape=known(NAME_BY_MASK_SHAPE, message.mask_shape, "settings.mask_shape"),
+        repeats=message.repeats or 1,
     )
 
 
@@ -150,8 +175,9 @@ def _rendering(message: attribution_pb2.Rendering) -> _results.Rendering:
 
 def _timings(message: attribution_pb2.Timings) -> _results.Timings:
     names = (field.name for field in dataclasses.fields(_results.Timings))
-    return _results.Timings(**{name: _seconds(getattr(message, name.removesuffix("_seconds"))) for name in names})
+    return _results.Timings(**{name: seconds(getattr(message, name.removesuffix("_seconds"))) for name in names})
 
 
-def _seconds(duration: Duration) -> float:
+def seconds(duration: Duration) -> float:
+    """Return a duration in seconds."""
     return duration.seconds + duration.nanos / 1e9

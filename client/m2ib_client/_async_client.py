@@ -2,20 +2,27 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Self, Unpack
 
 import grpc.aio
 
 from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
-from m2ib_client import _answer, _channel, _model_answer, _request
-from m2ib_client._errors import ClosedError, IncompatibleServerError
+from m2ib_client import _answer, _channel, _image, _model_answer, _request
+from m2ib_client._ending import translated_stream
+from m2ib_client._errors import ClosedError, IncompatibleServerError, NotFoundError
+from m2ib_client._handle import ImageHandle
 from m2ib_client._local import DEFAULT_BOOT_TIMEOUT_SECONDS, LocalServer
+from m2ib_client._many.looped import LoopedRun
+from m2ib_client._many.pair import ManyResult, PairSource, ProgressOption
+from m2ib_client._many.run import DEFAULT_AHEAD, Terms
 from m2ib_client._models import Model
 from m2ib_client._options import ExplainOptions, ImageSource, ScoreOptions
 from m2ib_client._results import Explanation, Progress, Scores
 from m2ib_client._status import translated
+from m2ib_client._uploads import AsyncUploads, Placed, is_forgotten
 
 
 class AsyncClient:
@@ -43,6 +50,7 @@ class AsyncClient:
         self._max_message_bytes = _channel.checked_message_bytes(max_message_bytes)
         self._channel: grpc.aio.Channel | None = None
         self._server: LocalServer | None = None
+        self._uploads = AsyncUploads(self._send_image)
         self._opening = asyncio.Lock()
         self._is_closed = False
 
@@ -80,9 +88,14 @@ class AsyncClient:
         request = await asyncio.to_thread(
             _request.explain_request, image, text, max_message_bytes=self._max_message_bytes, **options
         )
-        stub = await self._open_stub()
-        with translated():
-            response = await stub.Explain(request, timeout=self._seconds(timeout))
+        left = _channel.TimeLeft(self._seconds(timeout))
+
+        async def call() -> attribution_pb2.ExplainResponse:
+            stub = await self._open_stub()
+            with translated():
+                return await stub.Explain(request, timeout=left.seconds())
+
+        response = await self._uploads.call(_image.placed([image], [request.image]), left, call)
         return _answer.read_explanation(response.explanation)
 
     async def explain_stream(
@@ -103,18 +116,40 @@ class AsyncClient:
             _request.explain_request, image, text, max_message_bytes=self._max_message_bytes, **options
         )
         request = _request.stream_request(pair, partial_maps=partial_maps)
-        stub = await self._open_stub()
-        with translated():
-            call = stub.ExplainStream(request, timeout=self._seconds(timeout))
-            try:
-                async for message in call:
-                    event = _answer.read_event(message)
-                    yield event
-                    if isinstance(event, Explanation):
-                        return
-            finally:
-                call.cancel()
-        raise IncompatibleServerError("the stream ended without an explanation")
+        left = _channel.TimeLeft(self._seconds(timeout))
+        async with aclosing(self._events(request, _image.placed([image], [request.request.image]), left)) as events:
+            async for event in events:
+                yield event
+
+    def explain_many(
+        self,
+        pairs: Iterable[PairSource] | AsyncIterable[PairSource],
+        *,
+        ordered: bool = True,
+        progress: ProgressOption = None,
+        return_errors: bool = True,
+        ahead: int = DEFAULT_AHEAD,
+        timeout: float | None = None,
+        total_timeout: float | None = None,
+        **options: Unpack[ExplainOptions],
+    ) -> AsyncGenerator[ManyResult, None]:
+        """Explain many pairs over one stream, as `Client.explain_many`; the pairs may come asynchronously too.
+
+        One task reads the pairs; those of a plain iterable are read on the loop, so one that blocks belongs into a
+        thread. Whoever leaves the loop early closes the generator (`aclose`, or `contextlib.aclosing`), which
+        cancels what is under way.
+        """
+        terms = Terms(
+            options=options,
+            ordered=ordered,
+            return_errors=return_errors,
+            progress=progress,
+            ahead=ahead,
+            timeout=self._seconds(timeout),
+            total_timeout=total_timeout,
+            max_message_bytes=self._max_message_bytes,
+        )
+        return LoopedRun(terms, pairs, self._open_stub, self._uploads).results()
 
     async def score(
         self,
@@ -128,10 +163,21 @@ class AsyncClient:
         request = await asyncio.to_thread(
             _request.score_request, images, texts, max_message_bytes=self._max_message_bytes, **options
         )
-        stub = await self._open_stub()
-        with translated():
-            response = await stub.Score(request, timeout=self._seconds(timeout))
+        left = _channel.TimeLeft(self._seconds(timeout))
+
+        async def call() -> attribution_pb2.ScoreResponse:
+            stub = await self._open_stub()
+            with translated():
+                return await stub.Score(request, timeout=left.seconds())
+
+        response = await self._uploads.call(_image.placed(_request.listed(images), request.images), left, call)
         return _answer.read_scores(response)
+
+    async def upload(self, image: ImageSource, *, timeout: float | None = None) -> ImageHandle:  # noqa: ASYNC109 - the server keeps it too
+        """Send an image once, for many calls, as `Client.upload`."""
+        handle = await asyncio.to_thread(_image.uploadable, image)
+        await self._uploads.name(handle, _channel.TimeLeft(self._seconds(timeout)))
+        return handle
 
     async def models(self, *, timeout: float | None = None) -> tuple[Model, ...]:  # noqa: ASYNC109 - the server keeps it too
         """Return the loaded models, in the order of their names."""
@@ -166,6 +212,44 @@ class AsyncClient:
     ) -> None:
         """Close the client."""
         await self.close()
+
+    async def _events(
+        self, request: attribution_pb2.ExplainStreamRequest, placed: Placed, left: _channel.TimeLeft
+    ) -> AsyncGenerator[Progress | Explanation, None]:
+        """Yield the events of a stream, begun once more if the server has let go of the image meanwhile."""
+        for is_last_try in (not placed, True):
+            await self._uploads.fill(placed, left)
+            try:
+                async with aclosing(self._streamed(request, left)) as events:
+                    async for event in events:
+                        yield event
+                return
+            except NotFoundError as error:
+                if is_last_try or not is_forgotten(error):
+                    raise
+            self._uploads.names.forget_placed(placed)
+
+    async def _streamed(
+        self, request: attribution_pb2.ExplainStreamRequest, left: _channel.TimeLeft
+    ) -> AsyncGenerator[Progress | Explanation, None]:
+        stub = await self._open_stub()
+        with translated():
+            call = stub.ExplainStream(request, timeout=left.seconds())
+            try:
+                async for message in call:
+                    event = _answer.read_event(message)
+                    yield event
+                    if isinstance(event, Explanation):
+                        return
+            finally:
+                call.cancel()
+        raise IncompatibleServerError("the stream ended without an explanation")
+
+    async def _send_image(self, image: ImageHandle, timeout: float | None) -> str:  # noqa: ASYNC109 - the server keeps it too
+        stub = await self._open_stub()
+        call = stub.UploadImage(_request.upload_requests(image), timeout=timeout)
+        with translated_stream(call):
+            return (await call).handle
 
     async def _open_stub(self) -> "attribution_pb2_grpc.AttributionServiceAsyncStub":
         """Return a stub on the channel, which is made on the loop that first needs it."""

@@ -1,7 +1,8 @@
-"""Owns the channel's options: message limits, keepalive, retries and the checks of address and timeout."""
+"""Owns the channel's options: message limits, keepalive, retries, timeouts and the checks of what is given."""
 
 import json
 import math
+import time
 
 from m2ib_client._errors import InvalidRequestError
 
@@ -83,6 +84,18 @@ def checked_message_bytes(max_message_bytes: int) -> int:
         allowed = f"a whole number of bytes from 1 to {CEILING_MESSAGE_BYTES}"
         raise InvalidRequestError.of("max_message_bytes", seen=repr(max_message_bytes), allowed=allowed)
     return max_message_bytes
+
+
+class TimeLeft:
+    """What is left of a timeout that spans several calls."""
+
+    def __init__(self, timeout: float | None) -> None:
+        """Begin now; `timeout` is in seconds, None for none."""
+        self._until = None if timeout is None else time.monotonic() + timeout
+
+    def seconds(self) -> float | None:
+        """Return the seconds left, below 0 once the time is over; None for no end."""
+        return None if self._until is None else self._until - time.monotonic()
 
 
 def _has_port(address: str) -> bool:

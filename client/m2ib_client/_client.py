@@ -1,20 +1,25 @@
 """Owns the synchronous client: a channel, a timeout for every call and the calls. The codec does the rest."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
 import grpc
 
 from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
-from m2ib_client import _answer, _channel, _model_answer, _request
-from m2ib_client._errors import ClosedError, IncompatibleServerError
+from m2ib_client import _answer, _channel, _image, _model_answer, _request
+from m2ib_client._errors import ClosedError, IncompatibleServerError, NotFoundError
+from m2ib_client._handle import ImageHandle
 from m2ib_client._local import DEFAULT_BOOT_TIMEOUT_SECONDS, LocalServer
+from m2ib_client._many.pair import ManyResult, PairSource, ProgressOption
+from m2ib_client._many.run import DEFAULT_AHEAD, Terms
+from m2ib_client._many.threaded import ThreadedRun
 from m2ib_client._models import Model
 from m2ib_client._options import ExplainOptions, ImageSource, ScoreOptions
 from m2ib_client._results import Explanation, Progress, Scores
 from m2ib_client._status import translated
+from m2ib_client._uploads import Placed, Uploads, is_forgotten
 
 
 class Client:
@@ -50,6 +55,7 @@ class Client:
         options = _channel.channel_options(max_message_bytes)
         self._channel = grpc.insecure_channel(_channel.checked_address(address), options)
         self._stub = attribution_pb2_grpc.AttributionServiceStub(self._channel)
+        self._uploads = Uploads(self._send_image)
         self._server: LocalServer | None = None
         self._is_closed = False
 
@@ -89,8 +95,13 @@ class Client:
     ) -> Explanation:
         """Explain why the model matches the image and the text; `timeout` replaces the client's."""
         request = _request.explain_request(image, text, max_message_bytes=self._max_message_bytes, **options)
-        with translated():
-            response = self._open_stub().Explain(request, timeout=self._seconds(timeout))
+        left = _channel.TimeLeft(self._seconds(timeout))
+
+        def call() -> attribution_pb2.ExplainResponse:
+            with translated():
+                return self._open_stub().Explain(request, timeout=left.seconds())
+
+        response = self._uploads.call(_image.placed([image], [request.image]), left, call)
         return _answer.read_explanation(response.explanation)
 
     def explain_stream(
@@ -107,8 +118,50 @@ class Client:
         The call begins with the first `next`. Leaving the loop early and dropping the iterator cancels it on
         the server too.
         """
-        request = _request.explain_request(image, text, max_message_bytes=self._max_message_bytes, **options)
-        return self._events(_request.stream_request(request, partial_maps=partial_maps), self._seconds(timeout))
+        pair = _request.explain_request(image, text, max_message_bytes=self._max_message_bytes, **options)
+        request = _request.stream_request(pair, partial_maps=partial_maps)
+        return self._events(request, _image.placed([image], [request.request.image]), self._seconds(timeout))
+
+    def explain_many(
+        self,
+        pairs: Iterable[PairSource],
+        *,
+        ordered: bool = True,
+        progress: ProgressOption = None,
+        return_errors: bool = True,
+        ahead: int = DEFAULT_AHEAD,
+        timeout: float | None = None,
+        total_timeout: float | None = None,
+        **options: Unpack[ExplainOptions],
+    ) -> Generator[ManyResult, None, None]:
+        """Explain many pairs over one stream: `(image, text)`, `(id, image, text)` or `Pair`s with own options.
+
+        The pairs are read one by one, in the caller's thread, while results are asked for, at most `ahead` of them
+        beyond the last result given. Results come in the pairs' order, or as they finish where `ordered` is False.
+        A pair that fails, here or on the server, gives a result with its error, and the rest goes on; with
+        `return_errors=False` it is raised instead. What a busy server refuses is sent again after the pause that it
+        asks for, and what a broken stream left without an answer over a new one, both a bounded number of times. An
+        image that comes again is uploaded and from then on sent by its handle.
+
+        `progress` is True for a bar on the standard error or a function that takes `ManyProgress`. `timeout` is the
+        longest silence of the server while pairs are under way, `total_timeout` the time for all of them, in
+        seconds. Leaving the loop early and dropping or closing the iterator cancels what is under way.
+
+        Raises:
+            DeadlineError: from the iterator: no answer came within `timeout`, or the rest not within `total_timeout`.
+            TransientError: from the iterator: the stream broke too often in a row.
+        """
+        terms = Terms(
+            options=options,
+            ordered=ordered,
+            return_errors=return_errors,
+            progress=progress,
+            ahead=ahead,
+            timeout=self._seconds(timeout),
+            total_timeout=total_timeout,
+            max_message_bytes=self._max_message_bytes,
+        )
+        return ThreadedRun(terms, pairs, self._open_stub, self._uploads).results()
 
     def score(
         self,
@@ -120,9 +173,27 @@ class Client:
     ) -> Scores:
         """Return the similarity of every image with every text; one of either may come without a list."""
         request = _request.score_request(images, texts, max_message_bytes=self._max_message_bytes, **options)
-        with translated():
-            response = self._open_stub().Score(request, timeout=self._seconds(timeout))
+        left = _channel.TimeLeft(self._seconds(timeout))
+
+        def call() -> attribution_pb2.ScoreResponse:
+            with translated():
+                return self._open_stub().Score(request, timeout=left.seconds())
+
+        response = self._uploads.call(_image.placed(_request.listed(images), request.images), left, call)
         return _answer.read_scores(response)
+
+    def upload(self, image: ImageSource, *, timeout: float | None = None) -> ImageHandle:
+        """Send an image once, for many calls: they take the handle in its place.
+
+        The server keeps an image for `Limits.image_time_to_live_seconds` after its last use. A call with the
+        handle of one that it no longer has sends the image again by itself.
+
+        Raises:
+            InvalidRequestError: the image is a tensor, which has no file's form, or cannot be sent at all.
+        """
+        handle = _image.uploadable(image)
+        self._uploads.name(handle, _channel.TimeLeft(self._seconds(timeout)))
+        return handle
 
     def models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
         """Return the loaded models, in the order of their names."""
@@ -154,10 +225,24 @@ class Client:
         self.close()
 
     def _events(
-        self, request: attribution_pb2.ExplainStreamRequest, timeout: float | None
+        self, request: attribution_pb2.ExplainStreamRequest, placed: Placed, timeout: float | None
+    ) -> Iterator[Progress | Explanation]:
+        left = _channel.TimeLeft(timeout)
+        for is_last_try in (not placed, True):
+            self._uploads.fill(placed, left)
+            try:
+                yield from self._streamed(request, left)
+                return
+            except NotFoundError as error:
+                if is_last_try or not is_forgotten(error):
+                    raise
+            self._uploads.names.forget_placed(placed)
+
+    def _streamed(
+        self, request: attribution_pb2.ExplainStreamRequest, left: _channel.TimeLeft
     ) -> Iterator[Progress | Explanation]:
         with translated():
-            call = self._open_stub().ExplainStream(request, timeout=timeout)
+            call = self._open_stub().ExplainStream(request, timeout=left.seconds())
             try:
                 for message in call:
                     event = _answer.read_event(message)
@@ -167,6 +252,10 @@ class Client:
             finally:
                 call.cancel()
         raise IncompatibleServerError("the stream ended without an explanation")
+
+    def _send_image(self, image: ImageHandle, timeout: float | None) -> str:
+        with translated():
+            return self._open_stub().UploadImage(_request.upload_requests(image), timeout=timeout).handle
 
     def _open_stub(self) -> attribution_pb2_grpc.AttributionServiceStub:
         if self._is_closed:

@@ -2,7 +2,7 @@
 
 M2IBError                     everything below
 |-- InvalidRequestError       the request is wrong: which field, what was seen in it, what is allowed
-|-- NotFoundError             no loaded model has that name
+|-- NotFoundError             no loaded model has that name, or an uploaded image is gone
 |-- AccessError               the server does not admit this caller
 |-- TransientError            nothing is wrong with the request: the same one may pass later
 |   |-- BusyError             the server's queue is full
@@ -65,15 +65,17 @@ class InvalidRequestError(M2IBError):
 
 
 class NotFoundError(M2IBError):
-    """No loaded model has that name, or none was named and several are loaded.
+    """No loaded model has that name, none was named and several are loaded, or an uploaded image is gone.
 
-    `allowed` lists the names that would be right, as the server words it.
+    `allowed` lists the names that would be right, as the server words it, and `reason` is a stable upper-case
+    name (`IMAGE_HANDLE_UNKNOWN`).
     """
 
-    def __init__(self, message: str, *, allowed: str = "", request_id: str = "") -> None:
+    def __init__(self, message: str, *, allowed: str = "", reason: str = "", request_id: str = "") -> None:
         """Say what was not found."""
         super().__init__(message, request_id=request_id)
         self.allowed = allowed
+        self.reason = reason
 
 
 class AccessError(M2IBError):

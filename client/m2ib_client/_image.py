@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,9 +12,11 @@ import PIL.Image
 from m2ib.v1 import attribution_pb2, settings_pb2
 from m2ib_client import _dicom, _tensor
 from m2ib_client._errors import InvalidRequestError
+from m2ib_client._handle import ImageHandle
 from m2ib_client._options import ImageSource
 
-ALLOWED_SOURCES = "a path, bytes, a Pillow image, a numpy array or a pydicom dataset"
+ALLOWED_SOURCES = "a path, bytes, a Pillow image, a numpy array, a pydicom dataset or an ImageHandle"
+ALLOWED_UPLOADS = "what has a file's form; a tensor, float32 [channels, size, size], goes with its own call"
 ALLOWED_ARRAYS = (
     "uint8 [height, width] or [height, width, 3 or 4], uint16 [height, width] or float32 [channels, size, size]"
 )
@@ -26,7 +29,7 @@ COLOUR_CHANNELS = (3, 4)
 def image_message(
     image: ImageSource, *, frame: int | None, window: tuple[float, float] | None
 ) -> attribution_pb2.Image:
-    """Return the message for an image.
+    """Return the message for an image; of one that is uploaded, with an empty place for its name on the server.
 
     Raises:
         InvalidRequestError: the image, the frame or the window is of a kind that cannot be sent.
@@ -41,10 +44,39 @@ def image_message(
     return message
 
 
+def uploadable(image: ImageSource) -> ImageHandle:
+    """Return what uploading sends of an image.
+
+    Raises:
+        InvalidRequestError: the image is of a kind that cannot be sent, or a tensor.
+        MissingPackageError: the image is DICOM and pydicom is not installed.
+        OSError: the path cannot be read.
+    """
+    if isinstance(image, ImageHandle):
+        return image
+    if _is_tensor(image):
+        raise InvalidRequestError.of("image", seen="a tensor to upload", allowed=ALLOWED_UPLOADS)
+    return ImageHandle.of(_encoded(image))
+
+
+def placed(
+    images: Sequence[ImageSource], messages: Sequence[attribution_pb2.Image]
+) -> list[tuple[ImageHandle, attribution_pb2.Image]]:
+    """Return those of a request's images that are sent by name, each with its message."""
+    pairs = zip(images, messages, strict=True)
+    return [(image, message) for image, message in pairs if isinstance(image, ImageHandle)]
+
+
 def _source_message(image: ImageSource) -> attribution_pb2.Image:
-    if isinstance(image, np.ndarray) and image.dtype.newbyteorder("=") == np.float32:
-        return attribution_pb2.Image(tensor=_model_input(image))
+    if isinstance(image, ImageHandle):
+        return attribution_pb2.Image(handle="")
+    if _is_tensor(image):
+        return attribution_pb2.Image(tensor=_model_input(cast("np.ndarray[Any, Any]", image)))
     return attribution_pb2.Image(encoded=_encoded(image))
+
+
+def _is_tensor(image: ImageSource) -> bool:
+    return isinstance(image, np.ndarray) and image.dtype.newbyteorder("=") == np.float32
 
 
 def _encoded(image: ImageSource) -> bytes:

@@ -1,9 +1,10 @@
 """Owns what a loaded model tells of itself: its shapes, its defaults and the limits of its server."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from m2ib_client._options import FitName, MaskName
+from m2ib_client._options import EffortName, FitName, MaskName
 from m2ib_client._plain import PlainValue, plain
 
 
@@ -36,18 +37,32 @@ class MaskDefaults:
     """What unset settings mean with one mask shape, as `ExplainOptions` describes them."""
 
     beta: float
+    text_beta: float
     steps: int
     samples: int
     learning_rate: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Defaults:
-    """The mask shape in force when none is named, and the defaults of each."""
+class EffortDefaults:
+    """What one effort means for a model, as `ExplainOptions` describes it."""
 
     mask_shape: MaskName
+    settings: MaskDefaults
+    repeats: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What a request's unset settings mean.
+
+    `efforts` has what each effort means, by its name; a request that names none means "published". `channel`
+    and `token` are for requests that name that mask shape and no effort of the same shape.
+    """
+
     channel: MaskDefaults
     token: MaskDefaults
+    efforts: Mapping[EffortName, EffortDefaults]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +76,11 @@ class ParityFigure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the server takes at most in one request; pixels are those of one frame."""
+    """What the server takes at most in one request; pixels are those of one frame.
+
+    `max_batch_in_flight` is how many pairs of one `explain_many` it works at together, and
+    `image_time_to_live_seconds` how long it keeps an uploaded image after its last use.
+    """
 
     max_steps: int
     max_samples: int
@@ -70,6 +89,9 @@ class Limits:
     max_score_images: int
     max_score_texts: int
     max_text_characters: int
+    max_repeats: int
+    max_batch_in_flight: int
+    image_time_to_live_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

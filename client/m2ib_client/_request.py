@@ -3,7 +3,7 @@
 What the server decides (ranges, limits, lengths) is not decided here a second time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeVar, cast
 
@@ -12,14 +12,32 @@ from google.protobuf.message import Message
 from m2ib.v1 import attribution_pb2, settings_pb2
 from m2ib_client._channel import MAX_MESSAGE_BYTES
 from m2ib_client._errors import InvalidRequestError
+from m2ib_client._handle import ImageHandle
 from m2ib_client._image import image_message
-from m2ib_client._options import FitName, ImageSource, MaskName, OutputName, SideName
+from m2ib_client._options import (
+    EffortName,
+    FitName,
+    ImageSource,
+    MaskName,
+    OnDeadlineName,
+    OutputName,
+    PriorityName,
+    SideName,
+)
 
 SIDE_BY_NAME: Mapping[str, settings_pb2.Side.ValueType] = MappingProxyType(
     {"image": settings_pb2.SIDE_IMAGE, "text": settings_pb2.SIDE_TEXT}
 )
 MASK_SHAPE_BY_NAME: Mapping[str, settings_pb2.MaskShape.ValueType] = MappingProxyType(
     {"channel": settings_pb2.MASK_SHAPE_CHANNEL, "token": settings_pb2.MASK_SHAPE_TOKEN}
+)
+EFFORT_BY_NAME: Mapping[str, settings_pb2.Effort.ValueType] = MappingProxyType(
+    {
+        "published": settings_pb2.EFFORT_PUBLISHED,
+        "fast": settings_pb2.EFFORT_FAST,
+        "specific": settings_pb2.EFFORT_SPECIFIC,
+        "thorough": settings_pb2.EFFORT_THOROUGH,
+    }
 )
 FIT_BY_NAME: Mapping[str, settings_pb2.Fit.ValueType] = MappingProxyType(
     {
@@ -36,6 +54,15 @@ OUTPUT_BY_NAME: Mapping[str, attribution_pb2.Output.ValueType] = MappingProxyTyp
         "rendering": attribution_pb2.OUTPUT_RENDERING,
     }
 )
+PRIORITY_BY_NAME: Mapping[str, attribution_pb2.Priority.ValueType] = MappingProxyType(
+    {"interactive": attribution_pb2.PRIORITY_INTERACTIVE, "bulk": attribution_pb2.PRIORITY_BULK}
+)
+ON_DEADLINE_BY_NAME: Mapping[str, attribution_pb2.OnDeadline.ValueType] = MappingProxyType(
+    {"refuse": attribution_pb2.ON_DEADLINE_REFUSE, "partial": attribution_pb2.ON_DEADLINE_PARTIAL}
+)
+
+UPLOAD_CHUNK_BYTES = 256 * 1024
+REAL_SETTINGS = ("beta", "text_beta", "learning_rate")
 
 Number = TypeVar("Number")
 Sized = TypeVar("Sized", bound=Message)
@@ -47,14 +74,19 @@ def explain_request(  # noqa: PLR0913 - the call's options, one by one
     *,
     model: str = "",
     sides: Sequence[SideName] = ("image", "text"),
+    effort: EffortName | None = None,
     beta: float | None = None,
+    text_beta: float | None = None,
     steps: int | None = None,
     samples: int | None = None,
     learning_rate: float | None = None,
     mask_shape: MaskName | None = None,
     seed: int | None = None,
+    repeats: int | None = None,
     fit: FitName | None = None,
     outputs: Sequence[OutputName] = ("overlay",),
+    priority: PriorityName | None = None,
+    on_deadline: OnDeadlineName | None = None,
     truncate_text: bool = False,
     frame: int | None = None,
     window: tuple[float, float] | None = None,
@@ -67,18 +99,30 @@ def explain_request(  # noqa: PLR0913 - the call's options, one by one
         MissingPackageError: the image is DICOM and pydicom is not installed.
         OSError: the image's path cannot be read.
     """
-    numbers = {"beta": beta, "steps": steps, "samples": samples, "learning_rate": learning_rate, "seed": seed}
+    numbers = {
+        "beta": beta,
+        "text_beta": text_beta,
+        "steps": steps,
+        "samples": samples,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "repeats": repeats,
+    }
     request = attribution_pb2.ExplainRequest(
         model=_checked_text("model", model),
         text=_checked_text("text", text),
         sides=[_named("sides", name, SIDE_BY_NAME) for name in _names("sides", sides)],
-        settings=_settings(mask_shape, numbers),
+        settings=_settings(effort, mask_shape, numbers),
         outputs=[_named("outputs", name, OUTPUT_BY_NAME) for name in _names("outputs", outputs)],
         truncate_text=truncate_text,
         image=image_message(image, frame=frame, window=window),
     )
     if fit is not None:
         request.fit = _named("fit", fit, FIT_BY_NAME)
+    if priority is not None:
+        request.priority = _named("priority", priority, PRIORITY_BY_NAME)
+    if on_deadline is not None:
+        request.on_deadline = _named("on_deadline", on_deadline, ON_DEADLINE_BY_NAME)
     return _within_limit(request, max_message_bytes)
 
 
@@ -101,13 +145,10 @@ def score_request(
     max_message_bytes: int = MAX_MESSAGE_BYTES,
 ) -> attribution_pb2.ScoreRequest:
     """Return the request for every image against every text; raises as `explain_request`."""
-    many_images = images if _is_many(images) else [images]
     many_texts = texts if _is_many(texts) else [texts]
     request = attribution_pb2.ScoreRequest(
         model=_checked_text("model", model),
-        images=[
-            image_message(image, frame=frame, window=window) for image in cast("Sequence[ImageSource]", many_images)
-        ],
+        images=[image_message(image, frame=frame, window=window) for image in listed(images)],
         texts=[_checked_text("texts", text) for text in cast("Sequence[str]", many_texts)],
         truncate_text=truncate_text,
     )
@@ -116,13 +157,30 @@ def score_request(
     return _within_limit(request, max_message_bytes)
 
 
+def listed(images: ImageSource | Sequence[ImageSource]) -> Sequence[ImageSource]:
+    """Return the images as a sequence, also where there is one without a list."""
+    return cast("Sequence[ImageSource]", images if _is_many(images) else [images])
+
+
+def upload_requests(image: ImageHandle) -> Iterator[attribution_pb2.UploadImageRequest]:
+    """Yield the parts of an upload: what it promises, then the bytes."""
+    header = attribution_pb2.UploadHeader(size_bytes=image.size_bytes, sha256=image.sha256)
+    yield attribution_pb2.UploadImageRequest(header=header)
+    for start in range(0, image.size_bytes, UPLOAD_CHUNK_BYTES):
+        yield attribution_pb2.UploadImageRequest(chunk=image.encoded[start : start + UPLOAD_CHUNK_BYTES])
+
+
 def model_request(name: str) -> attribution_pb2.GetModelRequest:
     """Return the request for one model's description."""
     return attribution_pb2.GetModelRequest(model=_checked_text("model", name))
 
 
-def _settings(mask_shape: MaskName | None, numbers: Mapping[str, float | None]) -> settings_pb2.Settings:
+def _settings(
+    effort: EffortName | None, mask_shape: MaskName | None, numbers: Mapping[str, float | None]
+) -> settings_pb2.Settings:
     settings = settings_pb2.Settings()
+    if effort is not None:
+        settings.effort = _named("settings.effort", effort, EFFORT_BY_NAME)
     if mask_shape is not None:
         settings.mask_shape = _named("settings.mask_shape", mask_shape, MASK_SHAPE_BY_NAME)
     for name, number in numbers.items():
@@ -139,7 +197,7 @@ def _set_number(settings: settings_pb2.Settings, name: str, number: float) -> No
         raise InvalidRequestError.of(
             f"settings.{name}",
             seen=repr(number) if is_number else f"a {type(number).__name__}",
-            allowed="a number" if name in ("beta", "learning_rate") else "a whole number that is not negative",
+            allowed="a number" if name in REAL_SETTINGS else "a whole number that is not negative",
             reason="SETTING_OUT_OF_RANGE",
         ) from None
 

@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 import PIL.Image
 
 from m2ib_client._errors import OutputMissingError
-from m2ib_client._options import FitName, MaskName, OutputName, SideName, Window
+from m2ib_client._options import EffortName, FitName, MaskName, OutputName, SideName, Window
 from m2ib_client._plain import PlainValue, plain
 from m2ib_client._tensor import FloatArray
 
@@ -87,7 +87,9 @@ class ImageAttribution:
     pixels ((0, 0) the outer corner of the first one); the original is the image as displayed, EXIF
     orientation applied. `model_map` [height, width] in [0, 1] is the paper's map at the model's input size;
     `original_map` is it at the original's, NaN where the fit cut the image off. Both are None, and the
-    pictures empty, where not asked for.
+    pictures empty, where not asked for. With repeats, `grid_std_bits` [rows, columns] is their standard
+    deviation per patch, in bits, >= 0, and `stability` the mean rank correlation between their maps, in
+    [-1, 1]; without, both are None.
     """
 
     grid_bits: FloatArray
@@ -99,6 +101,8 @@ class ImageAttribution:
     original_map: FloatArray | None
     overlay_png: bytes
     rendering_png: bytes
+    grid_std_bits: FloatArray | None
+    stability: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +110,8 @@ class Token:
     """The information that one token lets through, in bits, >= 0.
 
     `text` is the token as the caller wrote it and `span` where; empty and None for a special token (start or
-    end). `normalised` is min-max over the tokens that are not special, in [0, 1].
+    end). `normalised` is min-max over the tokens that are not special, in [0, 1]. `std_bits` is the repeats'
+    standard deviation, >= 0; None without repeats.
     """
 
     text: str
@@ -115,6 +120,7 @@ class Token:
     bits: float
     normalised: float
     special: bool
+    std_bits: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,11 +138,15 @@ class Word:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextAttribution:
-    """The scores over the text, per token in the model's order and per word in the text's."""
+    """The scores over the text, per token in the model's order and per word in the text's.
+
+    `stability` is the mean rank correlation between the repeats' token scores, in [-1, 1]; None without repeats.
+    """
 
     tokens: tuple[Token, ...]
     words: tuple[Word, ...]
     trace: tuple[StepTrace, ...]
+    stability: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,12 +173,15 @@ class ReferenceRank:
 class Settings:
     """The settings in force, as `ExplainOptions` describes them."""
 
+    effort: EffortName
     beta: float
+    text_beta: float
     steps: int
     samples: int
     learning_rate: float
     mask_shape: MaskName
     seed: int
+    repeats: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +218,8 @@ class Provenance:
     """How the answer came about: enough to compute it again.
 
     `digest` is the SHA-256 of the model package's manifest and `image_sha256` that of the image as it was
-    sent. `fit` is None for a tensor. `device` is "cpu", "cuda" or "tensorrt".
+    sent. `fit` is None for a tensor. `device` is "cpu", "cuda" or "tensorrt". What is `cached` was not computed
+    again for this answer; `shared` tells that an identical request was under way and this is its answer.
     """
 
     model: str
@@ -219,6 +233,9 @@ class Provenance:
     text_length: TextLength
     image_features_cached: bool
     text_features_cached: bool
+    image_embedding_cached: bool
+    text_embedding_cached: bool
+    shared: bool
     device: str
     software: Mapping[str, str]
 
@@ -241,7 +258,8 @@ class Explanation:
     """Why the model matched the image and the text.
 
     `image` and `text` are None for a side that was not asked for. `similarity` is the cosine of the pair
-    without a bottleneck, in [-1, 1].
+    without a bottleneck, in [-1, 1]. `partial` is True when the deadline ended the optimisation early: each
+    side's trace has the steps that were done, and a side that was not begun is None.
     """
 
     image: ImageAttribution | None
@@ -250,6 +268,7 @@ class Explanation:
     reference_rank: ReferenceRank
     provenance: Provenance
     timings: Timings
+    partial: bool
 
     @property
     def words(self) -> tuple[Word, ...]:

@@ -12,6 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
+from m2ib.v1 import attribution_pb2
 from m2ib_client._errors import (
     AccessError,
     BusyError,
@@ -47,6 +48,9 @@ ERROR_BY_STATUS: Mapping[grpc.StatusCode, type[M2IBError]] = MappingProxyType(
         grpc.StatusCode.UNAVAILABLE: UnavailableError,
         grpc.StatusCode.DATA_LOSS: ServerError,
     }
+)
+ERROR_BY_NUMBER: Mapping[int, type[M2IBError]] = MappingProxyType(
+    {status.value[0]: kind for status, kind in ERROR_BY_STATUS.items()}
 )
 
 Detail = TypeVar("Detail", bound=Message)
@@ -106,6 +110,12 @@ def error_of(call: FailedCall) -> M2IBError:
     return _build(kind, text or f"the call ended with {code.name}", details)
 
 
+def error_of_status(status: attribution_pb2.RequestStatus) -> M2IBError:
+    """Return the exception for one failed pair of a batch, as if it had been a call of its own."""
+    kind = ERROR_BY_NUMBER.get(status.code, ServerError)
+    return _build(kind, status.message or f"the pair ended with status {status.code}", _unpack(status))
+
+
 def read_details(metadata: Metadata) -> Details:
     """Return the rich details of a fault; empty ones where there are none or they cannot be read.
 
@@ -120,7 +130,7 @@ def read_details(metadata: Metadata) -> Details:
         return Details()
 
 
-def _unpack(status: status_pb2.Status) -> Details:
+def _unpack(status: status_pb2.Status | attribution_pb2.RequestStatus) -> Details:
     bad_request = _detail(status, error_details_pb2.BadRequest)
     info = _detail(status, error_details_pb2.ErrorInfo)
     resource = _detail(status, error_details_pb2.ResourceInfo)
@@ -138,7 +148,7 @@ def _unpack(status: status_pb2.Status) -> Details:
     )
 
 
-def _detail(status: status_pb2.Status, kind: type[Detail]) -> Detail:
+def _detail(status: status_pb2.Status | attribution_pb2.RequestStatus, kind: type[Detail]) -> Detail:
     """Return the detail of that kind; an empty one where there is none."""
     detail = kind()
     for packed in status.details:

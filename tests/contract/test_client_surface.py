@@ -29,6 +29,7 @@ def test_implementation_modules_are_private() -> None:
 # What a message carries under another name or form, and what is the server's own affair.
 RENAMED: dict[Any, dict[str, str]] = {
     pb.ImageAttribution: {"original_width": "original_size", "original_height": "original_size"},
+    pb.Limits: {"image_time_to_live": "image_time_to_live_seconds"},
     pb.Rendering: {"format": "image_format"},
     pb.ScoreResponse: {"similarities": "matrix"},
     pb.Timings: {name: f"{name}_seconds" for name in pb.Timings.DESCRIPTOR.fields_by_name},
@@ -37,6 +38,7 @@ RENAMED: dict[Any, dict[str, str]] = {
 OMITTED: dict[Any, set[str]] = {
     manifest_pb2.VisionEncoder: {"leading_tokens"},
     manifest_pb2.TextEncoder: {"end_token_id", "start_token_id"},
+    manifest_pb2.EffortDefaults: {"effort"},  # the key under which `Defaults.efforts` has it
 }
 PAIRS = [
     (pb.Explanation, m2ib_client.Explanation),
@@ -60,6 +62,7 @@ PAIRS = [
     (manifest_pb2.TextEncoder, m2ib_client.TextEncoder),
     (manifest_pb2.Defaults, m2ib_client.Defaults),
     (manifest_pb2.MaskDefaults, m2ib_client.MaskDefaults),
+    (manifest_pb2.EffortDefaults, m2ib_client.EffortDefaults),
     (manifest_pb2.ParityFigure, m2ib_client.ParityFigure),
     (settings_pb2.Settings, m2ib_client.Settings),
     (settings_pb2.Affine, m2ib_client.Affine),
@@ -77,7 +80,7 @@ def test_result_has_every_field_of_its_message(message: Any, result: Any) -> Non
 def test_every_option_of_a_request_can_be_given() -> None:
     wire = set(pb.ExplainRequest.DESCRIPTOR.fields_by_name) | set(settings_pb2.Settings.DESCRIPTOR.fields_by_name)
     wire |= set(pb.Image.DESCRIPTOR.fields_by_name)
-    given_apart = {"image", "text", "settings", "encoded", "tensor"}
+    given_apart = {"image", "text", "settings", "encoded", "tensor", "handle"}
     options = m2ib_client.ExplainOptions.__annotations__
     assert set(options) == wire - given_apart
     assert set(m2ib_client.ScoreOptions.__annotations__) < set(options)

@@ -13,6 +13,7 @@ import m2ib_client
 from m2ib_client._cli import options as opt
 from m2ib_client._cli.connection import connect
 from m2ib_client._cli.exits import EXIT_CODES_HELP, reported_faults
+from m2ib_client._cli.many import explain_many
 from m2ib_client._cli.progress import followed
 from m2ib_client._cli.report import explanation_lines, model_lines, score_lines
 from m2ib_client._options import SideName
@@ -55,15 +56,20 @@ def explain(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer want
     model: opt.ModelOption = "",
     only: opt.SidesOption = None,
     truncate: opt.TruncateOption = False,
+    effort: opt.EffortOption = None,
     mask: opt.MaskOption = None,
     beta: opt.BetaOption = None,
+    text_beta: opt.TextBetaOption = None,
     steps: opt.StepsOption = None,
     samples: opt.SamplesOption = None,
     learning_rate: opt.LearningRateOption = None,
     seed: opt.SeedOption = None,
+    repeats: opt.RepeatsOption = None,
     fit: opt.FitOption = None,
     frame: opt.FrameOption = None,
     window: opt.WindowOption = None,
+    priority: opt.PriorityOption = None,
+    on_deadline: opt.OnDeadlineOption = None,
     server: opt.ServerOption = opt.DEFAULT_SERVER,
     local: opt.LocalOption = False,
     models: opt.ModelsOption = None,
@@ -96,17 +102,22 @@ def explain(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer want
             text,
             model=model,
             sides=sides,
+            effort=effort,
             beta=beta,
+            text_beta=text_beta,
             steps=steps,
             samples=samples,
             learning_rate=learning_rate,
             mask_shape=mask,
             seed=seed,
+            repeats=repeats,
             fit=fit,
             outputs=("overlay",) if overlay else (),
             truncate_text=truncate,
             frame=frame,
             window=window,
+            priority=priority,
+            on_deadline=on_deadline,
         )
         explanation = followed(events)
         if as_json:
@@ -115,6 +126,9 @@ def explain(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer want
             _print(explanation_lines(explanation, text))
         if overlay is not None:
             _write_overlay(explanation, overlay)
+
+
+app.command(epilog=EXIT_CODES_HELP)(explain_many)
 
 
 @app.command(epilog=EXIT_CODES_HELP)

@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from m2ib_client._channel import CEILING_MESSAGE_BYTES, DEFAULT_TIMEOUT_SECONDS, MAX_MESSAGE_BYTES, MEBIBYTE
-from m2ib_client._options import FitName, MaskName, Window
+from m2ib_client._options import EffortName, FitName, MaskName, OnDeadlineName, PriorityName, Window
 
 
 class SideChoice(StrEnum):
@@ -106,6 +106,32 @@ TruncateOption: TypeAlias = Annotated[
     bool, typer.Option("--truncate", help="Cut a text that is too long for the model instead of refusing it.")
 ]
 
+EffortOption: TypeAlias = Annotated[
+    EffortName | None,
+    typer.Option(
+        help="A named choice of settings: the method as published (the default), cheaper, sharper or with repeats.",
+        rich_help_panel=SETTINGS_PANEL,
+    ),
+]
+PairsArgument: TypeAlias = Annotated[
+    Path,
+    _readable_file(
+        "A CSV file with the columns image, text and, if you like, id, or a .jsonl file with an object of the same "
+        "names on each line. Images are named from the file's own folder.",
+        "PAIRS",
+    ),
+]
+OutOption: TypeAlias = Annotated[
+    Path,
+    typer.Option("--out", metavar="DIR", file_okay=False, help="Where the results go; made if it is not there."),
+]
+OverlaysOption: TypeAlias = Annotated[
+    bool, typer.Option("--overlays", help="Write each map drawn over its image too, in DIR/overlays.")
+]
+ForceOption: TypeAlias = Annotated[
+    bool, typer.Option("--force", help="Explain again what has a result with these settings already.")
+]
+
 MaskOption: TypeAlias = Annotated[
     MaskName | None,
     typer.Option(
@@ -118,6 +144,9 @@ BetaOption: TypeAlias = Annotated[
     float | None,
     typer.Option(help="The weight of the information; more beta, less map.", rich_help_panel=SETTINGS_PANEL),
 ]
+TextBetaOption: TypeAlias = Annotated[
+    float | None, typer.Option(help="The same for the text side alone.", rich_help_panel=SETTINGS_PANEL)
+]
 StepsOption: TypeAlias = Annotated[int | None, typer.Option(help="Optimisation steps.", rich_help_panel=SETTINGS_PANEL)]
 SamplesOption: TypeAlias = Annotated[
     int | None, typer.Option(help="Noise rows drawn per step.", rich_help_panel=SETTINGS_PANEL)
@@ -128,6 +157,24 @@ LearningRateOption: TypeAlias = Annotated[
 SeedOption: TypeAlias = Annotated[
     int | None,
     typer.Option(help="Seed of the noise; the same seed gives the same map.", rich_help_panel=SETTINGS_PANEL),
+]
+RepeatsOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        help="Independent runs; the map is their mean, with a deviation and a stability.",
+        rich_help_panel=SETTINGS_PANEL,
+    ),
+]
+PriorityOption: TypeAlias = Annotated[
+    PriorityName | None,
+    typer.Option(help="Before others, or with what they leave.", rich_help_panel=SERVER_PANEL),
+]
+OnDeadlineOption: TypeAlias = Annotated[
+    OnDeadlineName | None,
+    typer.Option(
+        help="When the timeout is too short: fail (the default), or answer with the best map so far.",
+        rich_help_panel=SERVER_PANEL,
+    ),
 ]
 
 FitOption: TypeAlias = Annotated[

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from rich.text import Text
 
-from m2ib_client._models import MaskDefaults, Model
+from m2ib_client._models import EffortDefaults, MaskDefaults, Model
 from m2ib_client._results import Explanation, ImageAttribution, Provenance, ReferenceRank, Scores, Word
 
 POOR_RANK_FRACTION = 0.25
@@ -18,6 +18,10 @@ def explanation_lines(explanation: Explanation, text: str) -> Iterator[Text]:
     """Yield the report of an explanation of that text."""
     yield Text(_origin(explanation.provenance))
     yield Text(f"similarity {explanation.similarity:.3f}, {_rank(explanation.reference_rank)}")
+    if explanation.partial:
+        yield Text(_partial_warning(explanation), style="bold yellow")
+    if explanation.provenance.settings.repeats > 1:
+        yield Text(_stability(explanation))
     if is_poor(explanation.reference_rank):
         yield Text(_rank_warning(explanation.reference_rank), style="bold yellow")
     if explanation.provenance.text_length.truncated:
@@ -81,15 +85,28 @@ def model_lines(model: Model) -> Iterator[Text]:
         f"  bottleneck after image layer {vision.layer} of {vision.depth} and text layer "
         f"{model.text.layer} of {model.text.depth}, counted from 0"
     )
-    yield Text(f"  mask {default.mask_shape} unless told otherwise; {model.references} reference texts")
+    yield Text(f"  {model.references} reference texts")
+    for name, effort in default.efforts.items():
+        yield Text(f"  effort {name}: {_effort(effort)}")
     yield Text(f"  defaults with mask channel: {_defaults(default.channel)}")
     yield Text(f"  defaults with mask token: {_defaults(default.token)}")
-    yield Text(f"  at most {limits.max_steps} steps, {limits.max_samples} samples, {limits.max_image_bytes} bytes")
+    yield Text(
+        f"  at most {limits.max_steps} steps, {limits.max_samples} samples, {limits.max_repeats} repeats, "
+        f"{limits.max_image_bytes} bytes"
+    )
+
+
+def _effort(effort: EffortDefaults) -> str:
+    return f"mask {effort.mask_shape}, {_defaults(effort.settings)}, {_repeats(effort.repeats)}"
+
+
+def _repeats(repeats: int) -> str:
+    return "1 repeat" if repeats == 1 else f"{repeats} repeats"
 
 
 def _defaults(defaults: MaskDefaults) -> str:
     return (
-        f"beta {defaults.beta:g}, {defaults.steps} steps, {defaults.samples} samples, "
+        f"beta {defaults.beta:g} (text {defaults.text_beta:g}), {defaults.steps} steps, {defaults.samples} samples, "
         f"learning rate {defaults.learning_rate:g}"
     )
 
@@ -98,9 +115,30 @@ def _origin(provenance: Provenance) -> str:
     settings = provenance.settings
     return (
         f"{provenance.model} {provenance.version} on {provenance.device}: {provenance.method}, "
-        f"mask {settings.mask_shape}, beta {settings.beta:g}, {settings.steps} steps, "
-        f"{settings.samples} samples, learning rate {settings.learning_rate:g}, seed {settings.seed}"
+        f"effort {settings.effort}, mask {settings.mask_shape}, beta {settings.beta:g} "
+        f"(text {settings.text_beta:g}), {settings.steps} steps, {settings.samples} samples, "
+        f"learning rate {settings.learning_rate:g}, seed {settings.seed}"
     )
+
+
+def _partial_warning(explanation: Explanation) -> str:
+    """Say how far each side came before the deadline."""
+    asked = explanation.provenance.settings.steps
+    sides = {"image": explanation.image, "text": explanation.text}
+    done = [f"{name} {len(side.trace)} of {asked} steps" for name, side in sides.items() if side is not None]
+    return f"warning: the deadline ended this early, the map is the best so far: {', '.join(done) or 'no step done'}"
+
+
+def _stability(explanation: Explanation) -> str:
+    """Say how alike the repeats are: rank correlations, where 1 means that they agree."""
+    sides = {"image": explanation.image, "text": explanation.text}
+    told = [
+        f"{name} {side.stability:.2f}"
+        for name, side in sides.items()
+        if side is not None and side.stability is not None
+    ]
+    repeats = explanation.provenance.settings.repeats
+    return f"mean of {repeats} repeats; stability (rank correlation between them, at most 1): {', '.join(told)}"
 
 
 def _rank(rank: ReferenceRank) -> str:

@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from m2ib.v1 import attribution_pb2, settings_pb2
 from m2ib_client._errors import InvalidRequestError
-from m2ib_client._tensor import FloatArray, pack
+from m2ib_client._tensor import FloatArray, pack, unpack
 from m2ib_client.testing._model import (
     COLUMNS,
     END_TOKEN_ID,
@@ -26,9 +26,9 @@ UNREADABLE_SIZE = (256, 192)
 
 
 def fake_explanation(
-    request: attribution_pb2.ExplainRequest, model: attribution_pb2.Model
+    request: attribution_pb2.ExplainRequest, model: attribution_pb2.Model, *, steps: int | None = None
 ) -> attribution_pb2.Explanation:
-    """Return an explanation that has the shape of a true one.
+    """Return an explanation that has the shape of a true one; a partial one after so many steps.
 
     Raises:
         InvalidRequestError: image or text are missing, or the image is neither DICOM nor a picture.
@@ -39,9 +39,15 @@ def fake_explanation(
     picture = _picture(request.image)
     words = _words(request.text)
     similarity = float(chance.uniform(0.15, 0.35))
+    done = settings.steps if steps is None else steps
+    image = _image(request, picture, chance, done) if settings_pb2.SIDE_IMAGE in sides else None
+    text = _text(words, chance, done) if settings_pb2.SIDE_TEXT in sides else None
+    if settings.repeats > 1:
+        _add_spread(image, text)
     return attribution_pb2.Explanation(
-        image=_image(request, picture, chance, settings.steps) if settings_pb2.SIDE_IMAGE in sides else None,
-        text=_text(words, chance, settings.steps) if settings_pb2.SIDE_TEXT in sides else None,
+        image=image,
+        text=text,
+        partial=done < settings.steps,
         similarity=similarity,
         reference_rank=_rank(similarity),
         provenance=_provenance(request, model, settings, len(words) + 2),
@@ -184,6 +190,17 @@ def _text(words: Sequence[re.Match[str]], chance: np.random.Generator, steps: in
         ],
         trace=_trace(steps),
     )
+
+
+def _add_spread(image: attribution_pb2.ImageAttribution | None, text: attribution_pb2.TextAttribution | None) -> None:
+    """Add what repeats tell: a tenth of each value as its standard deviation."""
+    if image is not None:
+        image.grid_std_bits.CopyFrom(pack(unpack(image.grid_bits, dimensions=2) / np.float32(10)))
+        image.stability = 0.9
+    if text is not None:
+        text.stability = 0.8
+        for token in text.tokens:
+            token.std_bits = token.bits / 10
 
 
 def _span(word: re.Match[str]) -> attribution_pb2.Span:

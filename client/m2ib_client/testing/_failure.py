@@ -40,12 +40,16 @@ STATUS_BY_ERROR: Mapping[type[M2IBError], grpc.StatusCode] = MappingProxyType(
 )
 
 
+def status_of(error: M2IBError) -> status_pb2.Status:
+    """Return the status that makes a client raise such an error."""
+    code: int = STATUS_BY_ERROR[type(error)].value[0]
+    return status_pb2.Status(code=code, message=str(error), details=_details(error))
+
+
 def abort(context: grpc.ServicerContext, error: M2IBError) -> NoReturn:
     """End the call with the status and the details that make a client raise such an error."""
-    code = STATUS_BY_ERROR[type(error)]
-    status = status_pb2.Status(code=code.value[0], message=str(error), details=_details(error))
-    context.set_trailing_metadata(((DETAILS_KEY, status.SerializeToString()),))
-    context.abort(code, str(error))
+    context.set_trailing_metadata(((DETAILS_KEY, status_of(error).SerializeToString()),))
+    context.abort(STATUS_BY_ERROR[type(error)], str(error))
 
 
 def _details(error: M2IBError) -> list[PackedDetail]:
@@ -54,8 +58,9 @@ def _details(error: M2IBError) -> list[PackedDetail]:
     if error.request_id:
         info.metadata["request_id"] = error.request_id
     details: list[Message] = [info]
-    if isinstance(error, InvalidRequestError):
+    if isinstance(error, InvalidRequestError | NotFoundError):
         info.reason = error.reason
+    if isinstance(error, InvalidRequestError):
         description = f"seen {error.seen}; allowed: {error.allowed}"
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=description)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))

@@ -1,6 +1,9 @@
 """Makes up the one model that the fake service has, and its settings in force."""
 
 import hashlib
+from collections.abc import Mapping
+
+from google.protobuf.duration_pb2 import Duration
 
 from m2ib.v1 import attribution_pb2, manifest_pb2, settings_pb2
 from m2ib_client._errors import InvalidRequestError
@@ -9,8 +12,36 @@ ROWS = COLUMNS = 7
 IMAGE_SIZE = 56
 REFERENCES = 200
 START_TOKEN_ID, END_TOKEN_ID = 1, 2
-CHANNEL_DEFAULTS = manifest_pb2.MaskDefaults(beta=0.1, steps=10, samples=10, learning_rate=1.0)
-TOKEN_DEFAULTS = manifest_pb2.MaskDefaults(beta=0.1, steps=10, samples=4, learning_rate=1.0)
+CHANNEL_DEFAULTS = manifest_pb2.MaskDefaults(beta=0.1, steps=10, samples=10, learning_rate=1.0, text_beta=0.1)
+TOKEN_DEFAULTS = manifest_pb2.MaskDefaults(beta=0.1, steps=10, samples=4, learning_rate=1.0, text_beta=0.1)
+FAST_DEFAULTS = manifest_pb2.MaskDefaults(beta=0.2, steps=4, samples=4, learning_rate=1.0, text_beta=0.1)
+SPECIFIC_DEFAULTS = manifest_pb2.MaskDefaults(beta=5.0, steps=20, samples=4, learning_rate=1.0, text_beta=0.1)
+EFFORTS = (
+    manifest_pb2.EffortDefaults(
+        effort=settings_pb2.EFFORT_PUBLISHED,
+        mask_shape=settings_pb2.MASK_SHAPE_CHANNEL,
+        settings=CHANNEL_DEFAULTS,
+        repeats=1,
+    ),
+    manifest_pb2.EffortDefaults(
+        effort=settings_pb2.EFFORT_FAST,
+        mask_shape=settings_pb2.MASK_SHAPE_TOKEN,
+        settings=FAST_DEFAULTS,
+        repeats=1,
+    ),
+    manifest_pb2.EffortDefaults(
+        effort=settings_pb2.EFFORT_SPECIFIC,
+        mask_shape=settings_pb2.MASK_SHAPE_CHANNEL,
+        settings=SPECIFIC_DEFAULTS,
+        repeats=1,
+    ),
+    manifest_pb2.EffortDefaults(
+        effort=settings_pb2.EFFORT_THOROUGH,
+        mask_shape=settings_pb2.MASK_SHAPE_CHANNEL,
+        settings=CHANNEL_DEFAULTS,
+        repeats=4,
+    ),
+)
 LIMITS = attribution_pb2.Limits(
     max_steps=100,
     max_samples=64,
@@ -19,6 +50,9 @@ LIMITS = attribution_pb2.Limits(
     max_score_images=64,
     max_score_texts=256,
     max_text_characters=10_000,
+    max_repeats=16,
+    max_batch_in_flight=8,
+    image_time_to_live=Duration(seconds=600),
 )
 
 
@@ -49,9 +83,7 @@ def fake_model(name: str) -> attribution_pb2.Model:
             start_token_id=START_TOKEN_ID,
             end_token_id=END_TOKEN_ID,
         ),
-        defaults=manifest_pb2.Defaults(
-            mask_shape=settings_pb2.MASK_SHAPE_CHANNEL, channel=CHANNEL_DEFAULTS, token=TOKEN_DEFAULTS
-        ),
+        defaults=manifest_pb2.Defaults(channel=CHANNEL_DEFAULTS, token=TOKEN_DEFAULTS, efforts=EFFORTS),
         default_fit=settings_pb2.FIT_LETTERBOX,
         references=REFERENCES,
         parity=[manifest_pb2.ParityFigure(name="vision_tail.embedding", relative_error=1e-7, threshold=1e-4)],
@@ -60,29 +92,41 @@ def fake_model(name: str) -> attribution_pb2.Model:
 
 
 def settings_in_force(request: attribution_pb2.ExplainRequest, model: attribution_pb2.Model) -> settings_pb2.Settings:
-    """Return the request's settings with the model's defaults in what is unset.
+    """Return the request's settings with those of its effort, or of its mask shape, in what is unset.
 
     Raises:
-        InvalidRequestError: there are more steps than the limit, or none.
+        InvalidRequestError: there are more steps or repeats than the limit, or none.
     """
     asked = request.settings
-    mask_shape = asked.mask_shape or model.defaults.mask_shape
+    effort = _effort(asked.effort or settings_pb2.EFFORT_PUBLISHED, model)
+    mask_shape = asked.mask_shape or effort.mask_shape
     is_token = mask_shape == settings_pb2.MASK_SHAPE_TOKEN
-    defaults = model.defaults.token if is_token else model.defaults.channel
+    of_mask = model.defaults.token if is_token else model.defaults.channel
+    defaults = effort.settings if mask_shape == effort.mask_shape else of_mask
     settings = settings_pb2.Settings(
+        effort=effort.effort,
         beta=defaults.beta,
+        text_beta=asked.beta if asked.HasField("beta") else defaults.text_beta,
         steps=defaults.steps,
         samples=defaults.samples,
         learning_rate=defaults.learning_rate,
         mask_shape=mask_shape,
         seed=0,
+        repeats=effort.repeats,
     )
     settings.MergeFrom(asked)
-    if not 1 <= settings.steps <= model.limits.max_steps:
-        raise InvalidRequestError.of(
-            "settings.steps",
-            seen=str(settings.steps),
-            allowed=f"1 to {model.limits.max_steps}",
-            reason="SETTING_OUT_OF_RANGE",
-        )
+    _check(settings, {"steps": model.limits.max_steps, "repeats": model.limits.max_repeats})
     return settings
+
+
+def _effort(number: settings_pb2.Effort.ValueType, model: attribution_pb2.Model) -> manifest_pb2.EffortDefaults:
+    return next(effort for effort in model.defaults.efforts if effort.effort == number)
+
+
+def _check(settings: settings_pb2.Settings, limits: Mapping[str, int]) -> None:
+    for name, limit in limits.items():
+        seen = getattr(settings, name)
+        if not 1 <= seen <= limit:
+            raise InvalidRequestError.of(
+                f"settings.{name}", seen=str(seen), allowed=f"1 to {limit}", reason="SETTING_OUT_OF_RANGE"
+            )

@@ -1,7 +1,6 @@
 """Serves the made-up answers over a real channel on a free port of this machine, and fails when told to."""
 
 import threading
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,20 +11,25 @@ from google.protobuf.message import Message
 
 from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
 from m2ib_client._channel import MAX_MESSAGE_BYTES
-from m2ib_client._errors import (
-    CallCancelledError,
-    M2IBError,
-    NotFoundError,
-)
+from m2ib_client._errors import M2IBError, NotFoundError
 from m2ib_client.testing import _answers, _model
-from m2ib_client.testing._failure import STATUS_BY_ERROR, abort
+from m2ib_client.testing._batch import batch_answers
+from m2ib_client.testing._failure import abort
+from m2ib_client.testing._faults import Faults
+from m2ib_client.testing._images import FakeImages
+from m2ib_client.testing._visit import Visit
 
-WORKERS = 4
+WORKERS = 8
+# How much of the time that is left a partial answer is allowed to take.
+DEADLINE_SHARE = 0.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FakeCall:
-    """A call that the fake received: the RPC's name (`Explain`) and its request as it came over the wire."""
+    """A call that the fake received: the RPC's name (`Explain`) and its request as it came over the wire.
+
+    Of an `UploadImage` the request is its header; an `ExplainBatch` counts once for every pair.
+    """
 
     method: str
     request: Message
@@ -43,7 +47,8 @@ class FakeService(attribution_pb2_grpc.AttributionServiceServicer):
         self.address = ""
         self._model = _model.fake_model(model)
         self._step_seconds = step_seconds
-        self._failures: deque[M2IBError] = deque()
+        self._images = FakeImages()
+        self._faults = Faults()
         self._calls: list[FakeCall] = []
         self._cancelled = 0
         self._lock = threading.Lock()
@@ -62,30 +67,68 @@ class FakeService(attribution_pb2_grpc.AttributionServiceServicer):
 
     def fail_next(self, error: M2IBError, *, times: int = 1) -> None:
         """Let the next calls fail so that the client raises such an error."""
-        if type(error) not in STATUS_BY_ERROR:
-            raise ValueError(f"a server cannot cause {type(error).__name__}")
-        with self._lock:
-            self._failures.extend([error] * times)
+        self._faults.plan_calls(error, times)
+
+    def fail_next_pairs(self, error: M2IBError, *, times: int = 1) -> None:
+        """Let the next pairs of a batch fail so that their results have such an error."""
+        self._faults.plan_pairs(error, times)
+
+    def break_next_batch(self, error: M2IBError, *, after: int) -> None:
+        """Let the next batch end with such an error after so many answers; more calls speak of the batches after it."""
+        self._faults.plan_break(error, after)
+
+    def forget_images(self) -> None:
+        """Let go of every uploaded image, as a true server does when their time has passed."""
+        self._images.forget()
 
     def Explain(
         self, request: attribution_pb2.ExplainRequest, context: grpc.ServicerContext
     ) -> attribution_pb2.ExplainResponse:
         """Explain one pair."""
         with self._visit("Explain", request, request.model, context) as visit:
-            settings = _model.settings_in_force(request, self._model)
-            explanation = _answers.fake_explanation(request, self._model)
-            visit.work(settings.steps * self._step_seconds)
+            explanation = self._explain(request, visit, context)
         return attribution_pb2.ExplainResponse(explanation=explanation)
+
+    def ExplainBatch(
+        self, request_iterator: Iterator[attribution_pb2.ExplainBatchRequest], context: grpc.ServicerContext
+    ) -> Iterator[attribution_pb2.ExplainBatchResponse]:
+        """Explain many pairs side by side."""
+        with self._visit("ExplainBatch", None, "", context) as visit:
+            after, error = self._faults.next_break()
+
+            def explain(request: attribution_pb2.ExplainRequest) -> attribution_pb2.Explanation:
+                self._faults.play_pair()
+                self._check_model(request.model)
+                return self._explain(request, visit, context)
+
+            pairs = self._noted(request_iterator)
+            for count, answer in enumerate(batch_answers(pairs, explain, self._model.limits.max_batch_in_flight)):
+                if count == after:
+                    raise error
+                yield answer
+
+    def UploadImage(
+        self, request_iterator: Iterator[attribution_pb2.UploadImageRequest], context: grpc.ServicerContext
+    ) -> attribution_pb2.UploadImageResponse:
+        """Keep an image."""
+        header = next(request_iterator).header
+        with self._visit("UploadImage", header, "", context):
+            name = self._images.keep(header, request_iterator)
+        return attribution_pb2.UploadImageResponse(handle=name, time_to_live=self._model.limits.image_time_to_live)
 
     def ExplainStream(
         self, request: attribution_pb2.ExplainStreamRequest, context: grpc.ServicerContext
     ) -> Iterator[attribution_pb2.ExplainStreamResponse]:
         """Explain one pair, step by step."""
         with self._visit("ExplainStream", request, request.request.model, context) as visit:
-            explanation = _answers.fake_explanation(request.request, self._model)
+            pair = self._resolved(request.request)
+            sides = len(set(pair.sides)) or 2
+            steps = self._steps_in_time(pair, context.time_remaining(), sides)
+            explanation = _answers.fake_explanation(pair, self._model, steps=steps)
             for progress in _answers.fake_progress(request, self._model):
-                visit.work(self._step_seconds)
-                yield attribution_pb2.ExplainStreamResponse(progress=progress)
+                if progress.step <= steps:
+                    visit.work(self._step_seconds)
+                    yield attribution_pb2.ExplainStreamResponse(progress=progress)
         yield attribution_pb2.ExplainStreamResponse(explanation=explanation)
 
     def Score(
@@ -93,7 +136,11 @@ class FakeService(attribution_pb2_grpc.AttributionServiceServicer):
     ) -> attribution_pb2.ScoreResponse:
         """Score every image against every text."""
         with self._visit("Score", request, request.model, context):
-            return _answers.fake_scores(request, self._model)
+            found = attribution_pb2.ScoreRequest()
+            found.CopyFrom(request)
+            for image in found.images:
+                image.CopyFrom(self._images.resolved(image))
+            return _answers.fake_scores(found, self._model)
 
     def ListModels(
         self, request: attribution_pb2.ListModelsRequest, context: grpc.ServicerContext
@@ -109,58 +156,82 @@ class FakeService(attribution_pb2_grpc.AttributionServiceServicer):
         with self._visit("GetModel", request, request.model, context):
             return attribution_pb2.GetModelResponse(model=self._model)
 
+    def _explain(
+        self, request: attribution_pb2.ExplainRequest, visit: Visit, context: grpc.ServicerContext
+    ) -> attribution_pb2.Explanation:
+        found = self._resolved(request)
+        steps = self._steps_in_time(found, context.time_remaining(), 1)
+        explanation = _answers.fake_explanation(found, self._model, steps=steps)
+        visit.work(steps * self._step_seconds)
+        return explanation
+
+    def _resolved(self, request: attribution_pb2.ExplainRequest) -> attribution_pb2.ExplainRequest:
+        found = attribution_pb2.ExplainRequest()
+        found.CopyFrom(request)
+        found.image.CopyFrom(self._images.resolved(request.image))
+        return found
+
+    def _steps_in_time(self, request: attribution_pb2.ExplainRequest, seconds: float | None, sides: int) -> int:
+        """Return how many steps a side gets: all of them, unless a partial answer is wanted in time."""
+        steps = _model.settings_in_force(request, self._model).steps
+        is_partial = request.on_deadline == attribution_pb2.ON_DEADLINE_PARTIAL
+        if not is_partial or seconds is None or not self._step_seconds:
+            return steps
+        return min(steps, max(1, int(seconds * DEADLINE_SHARE / (sides * self._step_seconds))))
+
+    def _noted(
+        self, requests: Iterator[attribution_pb2.ExplainBatchRequest]
+    ) -> Iterator[attribution_pb2.ExplainBatchRequest]:
+        for request in requests:
+            with self._lock:
+                self._calls.append(FakeCall(method="ExplainBatch", request=request))
+            yield request
+
     @contextmanager
-    def _visit(self, method: str, request: Message, model: str, context: grpc.ServicerContext) -> Iterator["Visit"]:
+    def _visit(
+        self, method: str, request: Message | None, model: str, context: grpc.ServicerContext
+    ) -> Iterator[Visit]:
         """Note the call, fail it if that was asked for or is due, and notice if its caller leaves before the end."""
         visit = Visit()
         if not context.add_callback(lambda: self._note_end(visit)):
             self._note_end(visit)
         try:
-            self._admit(FakeCall(method=method, request=request), model)
+            self._admit(None if request is None else FakeCall(method=method, request=request), model)
             yield visit
         except M2IBError as error:
             visit.is_answered = True
             abort(context, error)
         visit.is_answered = True
 
-    def _admit(self, call: FakeCall, model: str) -> None:
-        with self._lock:
-            self._calls.append(call)
-            failure = self._failures.popleft() if self._failures else None
-        if failure is not None:
-            raise failure
+    def _admit(self, call: FakeCall | None, model: str) -> None:
+        if call is not None:
+            with self._lock:
+                self._calls.append(call)
+        self._faults.play_call()
+        self._check_model(model)
+
+    def _check_model(self, model: str) -> None:
         if model not in ("", self._model.name):
             raise NotFoundError("model: no such model is loaded", allowed=self._model.name)
 
-    def _note_end(self, visit: "Visit") -> None:
+    def _note_end(self, visit: Visit) -> None:
         visit.ended.set()
         if not visit.is_answered:
             with self._lock:
                 self._cancelled += 1
 
 
-class Visit:
-    """One call while it is being answered."""
-
-    def __init__(self) -> None:
-        """Begin unanswered."""
-        self.ended = threading.Event()
-        self.is_answered = False
-
-    def work(self, seconds: float) -> None:
-        """Take so much time, but no longer than the caller waits."""
-        if self.ended.wait(seconds):
-            raise CallCancelledError("the caller left")
-
-
 @contextmanager
-def serve_fake(service: FakeService | None = None) -> Iterator[FakeService]:
-    """Serve a fake on a free port of this machine; its `address` tells which."""
+def serve_fake(service: FakeService | None = None, *, port: int = 0) -> Iterator[FakeService]:
+    """Serve a fake on a port of this machine, a free one by default; its `address` tells which.
+
+    Serving the same port again is a server that starts anew.
+    """
     fake = service or FakeService()
     limits = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0)]
     server = grpc.server(ThreadPoolExecutor(WORKERS), options=limits)
     attribution_pb2_grpc.add_AttributionServiceServicer_to_server(fake, server)
-    fake.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    fake.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
     server.start()
     try:
         yield fake

@@ -29,7 +29,12 @@ class AsyncShell:
         return call
 
     def explain_stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        events = self.client.explain_stream(*args, **kwargs)
+        return self.iterated(self.client.explain_stream(*args, **kwargs))
+
+    def explain_many(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        return self.iterated(self.client.explain_many(*args, **kwargs))
+
+    def iterated(self, events: AsyncGenerator[Any, None]) -> Iterator[Any]:
         try:
             while (event := self.run(next_or_none(events))) is not None:
                 yield event

@@ -129,7 +129,7 @@ def test_picture_that_was_not_asked_for_names_the_option(options: dict[str, Any]
 def test_json_holds_everything_but_pictures() -> None:
     read = explanation(outputs=ALL_OUTPUTS)
     parsed = json.loads(read.to_json())
-    assert set(parsed) == {"image", "text", "similarity", "reference_rank", "provenance", "timings"}
+    assert set(parsed) == {"image", "text", "similarity", "reference_rank", "provenance", "timings", "partial"}
     assert np.array_equal(np.float32(parsed["image"]["grid_bits"]), read.image.grid_bits if read.image else 0)
     assert parsed["image"]["original_size"] == {"width": 40, "height": 30}
     assert "overlay_png" not in parsed["image"]
@@ -147,6 +147,61 @@ def test_sides_that_were_not_asked_for_are_none() -> None:
     assert explanation(sides=("image",)).text is None
     assert explanation(sides=("image",)).tokens == ()
     assert explanation(sides=("text",)).image is None
+
+
+def test_repeats_come_with_their_spread() -> None:
+    read = explanation(repeats=3)
+    assert read.image is not None
+    assert read.text is not None
+    assert read.image.grid_std_bits == pytest.approx(read.image.grid_bits / 10)
+    assert (read.image.stability, read.text.stability) == pytest.approx((0.9, 0.8))
+    assert [token.std_bits for token in read.tokens] == pytest.approx([token.bits / 10 for token in read.tokens])
+    assert read.provenance.settings.repeats == 3
+
+
+def test_single_run_has_no_spread() -> None:
+    read = explanation()
+    assert read.image is not None
+    assert read.text is not None
+    assert (read.image.grid_std_bits, read.image.stability, read.text.stability) == (None, None, None)
+    assert {token.std_bits for token in read.tokens} == {None}
+
+
+def test_partial_answer_says_so_and_how_far_it_came() -> None:
+    request = explain_request(np.zeros((30, 40), np.uint8), "a b")
+    read = read_explanation(_answers.fake_explanation(request, _model.fake_model("fake"), steps=3))
+    assert read.partial
+    assert read.image is not None
+    assert (len(read.image.trace), read.provenance.settings.steps) == (3, 10)
+    assert not explanation().partial
+
+
+def test_settings_of_a_server_from_before_efforts_are_the_published_ones() -> None:
+    sent = message(beta=0.5)
+    for name in ("effort", "text_beta", "repeats"):
+        sent.provenance.settings.ClearField(name)
+    settings = read_explanation(sent).provenance.settings
+    assert (settings.effort, settings.text_beta, settings.repeats) == ("published", 0.5, 1)
+
+
+def test_what_was_not_computed_again_is_told() -> None:
+    sent = message()
+    names = ("shared", "image_embedding_cached", "text_embedding_cached")
+    assert [getattr(read_explanation(sent).provenance, name) for name in names] == [False] * 3
+    for name in names:
+        setattr(sent.provenance, name, True)
+    assert [getattr(read_explanation(sent).provenance, name) for name in names] == [True] * 3
+
+
+def test_model_tells_what_its_efforts_mean() -> None:
+    model = read_model(_model.fake_model("fake"))
+    assert set(model.defaults.efforts) == {"published", "fast", "specific", "thorough"}
+    fast = model.defaults.efforts["fast"]
+    assert (fast.mask_shape, fast.settings.steps, fast.settings.beta, fast.settings.text_beta) == ("token", 4, 0.2, 0.1)
+    assert (fast.repeats, model.defaults.efforts["thorough"].repeats) == (1, 4)
+    limits = model.limits
+    assert (limits.max_repeats, limits.max_batch_in_flight, limits.image_time_to_live_seconds) == (16, 8, 600)
+    assert json.loads(json.dumps(model.to_dict()))["defaults"]["efforts"]["fast"]["settings"]["samples"] == 4
 
 
 def test_tensor_has_no_fit() -> None:

@@ -40,14 +40,19 @@ def test_options_reach_the_wire(connect: Any, fake: FakeService, image: Any) -> 
         TEXT,
         model="fake",
         sides=("image",),
+        effort="specific",
         beta=0.5,
+        text_beta=0.125,
         steps=3,
         samples=2,
         learning_rate=0.25,
         mask_shape="token",
         seed=2**64 - 1,
+        repeats=4,
         fit="stretch",
         outputs=("model_map", "original_map", "rendering"),
+        priority="bulk",
+        on_deadline="partial",
         truncate_text=True,
         frame=2,
         window=(40, 400),
@@ -58,13 +63,18 @@ def test_options_reach_the_wire(connect: Any, fake: FakeService, image: Any) -> 
     assert (sent.model, sent.text, sent.truncate_text) == ("fake", TEXT, True)
     assert list(sent.sides) == [settings_pb2.SIDE_IMAGE]
     assert sent.settings == settings_pb2.Settings(
+        effort=settings_pb2.EFFORT_SPECIFIC,
         beta=0.5,
+        text_beta=0.125,
         steps=3,
         samples=2,
         learning_rate=0.25,
         mask_shape=settings_pb2.MASK_SHAPE_TOKEN,
         seed=2**64 - 1,
+        repeats=4,
     )
+    assert sent.priority == attribution_pb2.PRIORITY_BULK
+    assert sent.on_deadline == attribution_pb2.ON_DEADLINE_PARTIAL
     assert sent.fit == settings_pb2.FIT_STRETCH
     assert list(sent.outputs) == [
         attribution_pb2.OUTPUT_MODEL_MAP,
@@ -86,6 +96,8 @@ def test_unset_options_stay_unset_on_the_wire(connect: Any, fake: FakeService, i
     assert isinstance(sent, attribution_pb2.ExplainRequest)
     assert sent.settings == settings_pb2.Settings()
     assert sent.fit == settings_pb2.FIT_UNSPECIFIED
+    assert sent.priority == attribution_pb2.PRIORITY_UNSPECIFIED
+    assert sent.on_deadline == attribution_pb2.ON_DEADLINE_UNSPECIFIED
     assert not sent.image.HasField("frame")
     assert not sent.image.HasField("window")
     assert list(sent.outputs) == [attribution_pb2.OUTPUT_OVERLAY]
@@ -160,7 +172,7 @@ def test_score_gives_a_row_per_image_and_a_column_per_text(connect: Any, fake: F
 def test_models_and_model_describe_the_same(connect: Any, fake: FakeService) -> None:
     client = connect(fake)
     assert client.models() == (client.model(),)
-    assert client.model("fake").defaults.mask_shape == "channel"
+    assert client.model("fake").defaults.efforts["published"].mask_shape == "channel"
     assert client.model().limits.max_steps == 100
 
 

@@ -65,7 +65,7 @@ def test_explain_reports_words_similarity_and_origin(run: Run, picture: Path) ->
     assert "bits" in result.stdout
     assert "similarity 0." in result.stdout
     assert "of 200 reference texts match this image better" in result.stdout
-    assert "fake 1 on cpu: m2ib, mask channel, beta 0.1, 10 steps" in result.stdout
+    assert "fake 1 on cpu: m2ib, effort published, mask channel, beta 0.1 (text 0.1), 10 steps" in result.stdout
     assert result.stderr == ""
 
 
@@ -88,8 +88,10 @@ def test_json_is_alone_on_the_standard_output(run: Run, picture: Path, tmp_path:
 
 def test_explain_passes_every_setting_on(run: Run, fake: FakeService, picture: Path) -> None:
     settings = ["--mask", "token", "--beta", "0.5", "--steps", "3", "--samples", "2", "--learning-rate", "0.25"]
+    settings += ["--effort", "thorough", "--text-beta", "0.125", "--repeats", "3"]
     image = ["--fit", "stretch", "--frame", "2", "--window", "-600,1500", "--seed", "9", "--truncate"]
-    result = run("explain", picture, TEXT, "--side", "image", "--model", "fake", *settings, *image, "--json")
+    how = ["--priority", "bulk", "--on-deadline", "partial"]
+    result = run("explain", picture, TEXT, "--side", "image", "--model", "fake", *settings, *image, *how, "--json")
     assert result.exit_code == ExitCode.OK, result.output
     sent = fake.calls[0].request.request  # type: ignore[attr-defined]
     expected = explain_request(
@@ -97,8 +99,13 @@ def test_explain_passes_every_setting_on(run: Run, fake: FakeService, picture: P
         TEXT,
         model="fake",
         sides=("image",),
+        effort="thorough",
         mask_shape="token",
         beta=0.5,
+        text_beta=0.125,
+        repeats=3,
+        priority="bulk",
+        on_deadline="partial",
         steps=3,
         samples=2,
         learning_rate=0.25,
@@ -131,6 +138,9 @@ def test_models_are_described(run: Run) -> None:
     assert result.exit_code == ExitCode.OK
     assert "fake 1" in result.stdout
     assert "patches 7 x 7" in result.stdout
+    assert (
+        "effort fast: mask token, beta 0.2 (text 0.1), 4 steps, 4 samples, learning rate 1, 1 repeat" in result.stdout
+    )
     assert json.loads(run("models", "--json").stdout)[0]["limits"]["max_steps"] == 100
 
 
@@ -246,6 +256,25 @@ def test_poor_rank_is_warned_of(rank: int, is_warned: bool) -> None:
     assert ("may not fit the image" in told) == is_warned
 
 
+def test_repeated_explanation_tells_its_stability(run: Run, picture: Path) -> None:
+    result = run("explain", picture, TEXT, "--repeats", 3)
+    assert (
+        "mean of 3 repeats; stability (rank correlation between them, at most 1): image 0.90, text 0.80"
+        in result.stdout
+    )
+    assert "stability" not in run("explain", picture, TEXT).stdout
+
+
+def test_partial_explanation_tells_how_far_it_came() -> None:
+    request = explain_request(np.zeros((9, 9), np.uint8), TEXT, sides=("image",))
+    message = _answers.fake_explanation(request, _model.fake_model("fake"), steps=4)
+    told = printed(report.explanation_lines(read_explanation(message), TEXT))
+    assert "the deadline ended this early, the map is the best so far: image 4 of 10 steps" in told
+    message.ClearField("image")
+    assert "no step done" in printed(report.explanation_lines(read_explanation(message), TEXT))
+    assert "deadline" not in printed(report.explanation_lines(explained(), TEXT))
+
+
 def test_words_are_coloured_by_their_share_on_a_terminal() -> None:
     explanation = explained()
     told = printed([report.coloured(TEXT, explanation.words)], force_terminal=True, color_system="truecolor")
@@ -287,7 +316,7 @@ def test_module_runs_as_the_command() -> None:
     assert done.stdout == "m2ib 0.1.0\n"
 
 
-@pytest.mark.parametrize("command", [[], ["explain"], ["score"], ["models"]])
+@pytest.mark.parametrize("command", [[], ["explain"], ["explain-many"], ["score"], ["models"]])
 def test_help_explains_itself(run: Run, command: list[str]) -> None:
     result = run(*command, "--help", COLUMNS="120")
     assert result.exit_code == ExitCode.OK

@@ -19,6 +19,9 @@ IMAGE = np.zeros((2, 2), np.uint8)
         (_request.SIDE_BY_NAME, settings_pb2.Side, _options.SideName),
         (_request.MASK_SHAPE_BY_NAME, settings_pb2.MaskShape, _options.MaskName),
         (_request.FIT_BY_NAME, settings_pb2.Fit, _options.FitName),
+        (_request.EFFORT_BY_NAME, settings_pb2.Effort, _options.EffortName),
+        (_request.PRIORITY_BY_NAME, attribution_pb2.Priority, _options.PriorityName),
+        (_request.ON_DEADLINE_BY_NAME, attribution_pb2.OnDeadline, _options.OnDeadlineName),
         (_request.OUTPUT_BY_NAME, attribution_pb2.Output, _options.OutputName),
     ],
 )
@@ -33,6 +36,8 @@ def test_every_enumerator_has_one_name(table: Any, enum: Any, names: Any) -> Non
     samples=st.none() | st.integers(0, 2**32 - 1),
     learning_rate=st.none() | st.floats(width=32, allow_nan=False),
     seed=st.none() | st.integers(0, 2**64 - 1),
+    text_beta=st.none() | st.floats(width=32, allow_nan=False),
+    repeats=st.none() | st.integers(0, 2**32 - 1),
 )
 def test_settings_arrive_as_given_and_unset_ones_stay_unset(**numbers: Any) -> None:
     settings = _request.explain_request(IMAGE, "a", **numbers).settings
@@ -56,6 +61,11 @@ def test_any_text_that_utf8_carries_arrives_unchanged(text: str) -> None:
         ({"seed": -1}, "settings.seed"),
         ({"seed": 2**64}, "settings.seed"),
         ({"mask_shape": "pixel"}, "settings.mask_shape"),
+        ({"effort": "heroic"}, "settings.effort"),
+        ({"text_beta": "little"}, "settings.text_beta"),
+        ({"repeats": 0.5}, "settings.repeats"),
+        ({"priority": "now"}, "priority"),
+        ({"on_deadline": "hurry"}, "on_deadline"),
         ({"fit": "tile"}, "fit"),
         ({"sides": ("sound",)}, "sides"),
         ({"sides": "image"}, "sides"),

@@ -8,8 +8,9 @@ from google.protobuf.any_pb2 import Any as PackedDetail
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from m2ib.v1 import attribution_pb2
 from m2ib_client import InvalidRequestError, M2IBError, ServerError
-from m2ib_client._status import DETAILS_KEY, ERROR_BY_STATUS, error_of, read_description
+from m2ib_client._status import DETAILS_KEY, ERROR_BY_STATUS, error_of, error_of_status, read_description
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,26 @@ def test_description_is_read_as_the_service_words_it(description: str, seen: str
 def test_info_of_another_domain_is_not_ours() -> None:
     info = error_details_pb2.ErrorInfo(reason="X", domain="proxy.example", metadata={"request_id": "theirs"})
     assert error_of(FailedCall(grpc.StatusCode.INTERNAL, "t", packed(info))).request_id == ""
+
+
+@pytest.mark.parametrize("status", ERROR_BY_STATUS)
+def test_status_of_a_pair_means_what_that_of_a_call_means(status: grpc.StatusCode) -> None:
+    info = error_details_pb2.ErrorInfo(domain="m2ib.v1", metadata={"request_id": "r"})
+    retry = error_details_pb2.RetryInfo()
+    retry.retry_delay.FromMilliseconds(1500)
+    ((_, metadata),) = packed(info, retry)
+    details = status_pb2.Status.FromString(metadata).details
+    sent = attribution_pb2.RequestStatus(code=status.value[0], message="what", details=details)
+    error, whole = error_of_status(sent), error_of(FailedCall(status, "what", packed(info, retry)))
+    assert type(error) is type(whole)
+    assert (str(error), vars(error)) == (str(whole), vars(whole))
+
+
+@pytest.mark.parametrize("code", [0, 99, -1])
+def test_status_of_a_pair_that_nobody_knows_is_a_fault_of_the_server(code: int) -> None:
+    error = error_of_status(attribution_pb2.RequestStatus(code=code))
+    assert type(error) is ServerError
+    assert str(code) in str(error)
 
 
 def test_unknown_details_are_passed_over() -> None:
