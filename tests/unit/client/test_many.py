@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -90,6 +91,21 @@ def test_pairs_are_read_lazily_and_so_far_ahead_only(connect: Any, fake: FakeSer
         assert next(results).error is None
         assert len(read) - given <= 5
     results.close()
+
+
+def test_answer_does_not_wait_until_all_that_may_be_read_is_read(connect: Any, fake: FakeService) -> None:
+    read = list[str]()
+
+    def pairs() -> Iterator[Pair]:
+        for pair in numbered(40):
+            time.sleep(0.02)
+            read.append(pair.id)
+            yield pair
+
+    results = connect(fake).explain_many(pairs(), ahead=40)
+    assert next(results).index == 0
+    assert len(read) < 30
+    assert [result.index for result in results] == list(range(1, 40))
 
 
 def test_image_of_many_texts_is_uploaded_once(connect: Any, fake: FakeService, image: Any) -> None:
