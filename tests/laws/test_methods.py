@@ -15,8 +15,8 @@ from m2ib_server.settings import EngineLimits
 
 SECONDS = 120
 SEEDS = (1, 2, 3, 4)
-# The means over pairs of seeds are from .69 to 1 in ranks and from .91 to 1 linearly, for both models and mask shapes. One
-# does not do for the other: a linear correlation is the work of a map's largest tokens.
+# The means over pairs of seeds are from .69 to 1 in ranks and from .91 to 1 linearly, for both models and mask shapes.
+# One does not do for the other: a linear correlation is the work of a map's largest tokens.
 MIN_RANK_AGREEMENT = 0.6
 MIN_LINEAR_AGREEMENT = 0.85
 
