@@ -1,13 +1,20 @@
 """Laws that every attribution method keeps on every model. A new method adds a row and gets every law."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from m2ib_server.methods import M2IBSettings, MaskShape, Side, explain
 from stages import open_stage
 
-TRAINED = {"demo"}
+SEEDS = (1, 2, 3, 4)
+# The means over pairs of seeds are from .69 to 1 in ranks and from .91 to 1 linearly, for both models and mask shapes.
+# One does not do for the other: a linear correlation is the work of a map's largest tokens.
+MIN_RANK_AGREEMENT = 0.6
+MIN_LINEAR_AGREEMENT = 0.85
 
 
 def m2ib(shape):
@@ -74,13 +81,15 @@ def test_the_same_seed_gives_the_same_map(stages, method, name):
 
 
 def test_another_seed_gives_a_similar_map(stages, method, name):
-    if name not in TRAINED:
-        pytest.skip("random weights: there is nothing for two seeds to agree on")
     _, image, text = stages[name]
-    (first,), (second,) = (run(stages[name], method(image, text, seed)) for seed in (1, 2))
+    outcomes = run(stages[name], *(method(image, text, seed) for seed in SEEDS))
     for side in Side:
-        assert not np.array_equal(bits(first, side), bits(second, side))
-        assert np.corrcoef(bits(first, side), bits(second, side))[0, 1] > 0.5
+        pairs = list(combinations([bits(outcome, side) for outcome in outcomes], 2))
+        assert not any(np.array_equal(*pair) for pair in pairs)
+        linear = np.mean([np.corrcoef(*pair)[0, 1] for pair in pairs])
+        ranks = np.mean([spearmanr(*pair).statistic for pair in pairs])
+        assert linear > MIN_LINEAR_AGREEMENT
+        assert ranks > MIN_RANK_AGREEMENT
 
 
 def test_a_side_is_explained_the_same_alone_or_with_the_other(stages, method, name):

@@ -1,0 +1,153 @@
+"""The life of the real server: health, reflection, drain, callers that leave, and what its log may hold."""
+
+import io
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from m2ib.v1 import attribution_pb2 as pb
+from m2ib.v1 import attribution_pb2_grpc, settings_pb2
+from serving import running_server
+from wire import explain_request
+
+SECONDS = 60
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.fixture
+def channel(server):
+    with grpc.insecure_channel(server.address) as channel:
+        yield channel
+
+
+@pytest.fixture
+def stub(channel):
+    return attribution_pb2_grpc.AttributionServiceStub(channel)
+
+
+def test_health_is_told_for_the_server_the_service_and_each_model(channel):
+    stub = health_pb2_grpc.HealthStub(channel)
+    for name in ("", "m2ib.v1.AttributionService", "m2ib.v1.Model/tiny", "m2ib.v1.Model/demo"):
+        assert stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=SECONDS).status == SERVING
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Check(health_pb2.HealthCheckRequest(service="m2ib.v1.Model/other"), timeout=SECONDS)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def listed_services(address):
+    with grpc.insecure_channel(address) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=SECONDS)
+        return {service.name for service in answer.list_services_response.service}
+
+
+def test_reflection_is_on_by_flag_only(server, tiny_package, tmp_path):
+    assert "m2ib.v1.AttributionService" in listed_services(server.address)
+    with running_server(tiny_package, tmp_path) as silent:
+        with pytest.raises(grpc.RpcError) as caught:
+            listed_services(silent.address)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_sigterm_finishes_what_runs_and_exits_zero(tiny_package, tmp_path):
+    with running_server(tiny_package, tmp_path) as running, grpc.insecure_channel(running.address) as channel:
+        stub = attribution_pb2_grpc.AttributionServiceStub(channel)
+        request = explain_request(settings=settings_pb2.Settings(steps=200), sides=[settings_pb2.SIDE_IMAGE])
+        events = stub.ExplainStream(pb.ExplainStreamRequest(request=request), timeout=SECONDS)
+        next(events)
+        stopping = threading.Thread(target=running.stop)
+        stopping.start()
+        assert list(events)[-1].WhichOneof("event") == "explanation"
+        stopping.join(timeout=SECONDS)
+        assert running.process.returncode == 0
+
+
+def test_work_beyond_the_grace_is_cut_off_and_the_server_still_exits(tiny_package, tmp_path):
+    with (
+        running_server(tiny_package, tmp_path, "--grace-seconds", "0.2") as running,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        stub = attribution_pb2_grpc.AttributionServiceStub(channel)
+        request = explain_request(settings=settings_pb2.Settings(steps=1000, samples=256))
+        events = stub.ExplainStream(pb.ExplainStreamRequest(request=request), timeout=SECONDS)
+        next(events)
+        assert running.stop() == 0
+        with pytest.raises(grpc.RpcError):
+            list(events)
+
+
+def test_a_caller_that_leaves_frees_the_engine_long_before_its_steps_are_done(stub):
+    request = explain_request(settings=settings_pb2.Settings(steps=1000, samples=256))
+    events = stub.ExplainStream(pb.ExplainStreamRequest(request=request), timeout=SECONDS)
+    next(events)
+    started = time.monotonic()
+    for _ in range(5):
+        next(events)
+    five_steps = time.monotonic() - started
+    events.cancel()
+    after = stub.Explain(explain_request(settings=settings_pb2.Settings(steps=1)), timeout=SECONDS).explanation
+    assert after.timings.queue.ToTimedelta().total_seconds() < 100 * five_steps  # of 2,000 steps
+
+
+def test_a_deadline_ends_the_call(stub):
+    request = explain_request(settings=settings_pb2.Settings(steps=1000, samples=256))
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Explain(request, timeout=0.5)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_the_end_of_standard_input_ends_the_server_when_so_asked(tiny_package, tmp_path):
+    command = [sys.executable, "-m", "m2ib_server", "serve", "--models", str(tiny_package)]
+    flags = ["--listen", "127.0.0.1:0", "--exit-with-stdin", "--ready-file", str(tmp_path / "ready")]
+    done = subprocess.run([*command, *flags], stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0
+    assert b"standard input ended" in done.stderr
+
+
+CANARY = "Zebrafinch^Quincy"
+
+
+def test_the_log_holds_no_text_pixel_or_identifier(tiny_package, tmp_path):
+    dataset = Dataset()
+    dataset.PatientName = dataset.PatientID = dataset.InstitutionName = CANARY
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = generate_uid()
+    dataset.Rows, dataset.Columns = 4, 4  # and no pixel data: the refusal must not quote the rest
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    requests = [
+        explain_request(),
+        explain_request(text=CANARY),
+        explain_request(text=CANARY * 200),
+        explain_request(text=f"{CANARY} \ud7ff", image=pb.Image(encoded=CANARY.encode())),
+        explain_request(model=CANARY),
+        explain_request(image=pb.Image(encoded=buffer.getvalue())),
+        explain_request(text=CANARY, settings=settings_pb2.Settings(steps=0)),
+    ]
+    answers = []
+    with running_server(tiny_package, tmp_path) as running, grpc.insecure_channel(running.address) as channel:
+        stub = attribution_pb2_grpc.AttributionServiceStub(channel)
+        for request in requests:
+            try:
+                stub.Explain(request, timeout=SECONDS)
+            except grpc.RpcError as error:
+                answers.append(f"{error.details()} {error.trailing_metadata()}")
+        assert running.stop() == 0
+        log = running.log()
+    assert len(answers) == 5
+    for word in (CANARY, *CANARY.split("^"), *(part.lower() for part in CANARY.split("^"))):
+        assert word not in log
+        assert not any(word in answer for answer in answers)
+    assert [json.loads(line)["event"] for line in log.splitlines()].count("call ended") == len(requests)
