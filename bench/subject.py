@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import io
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 import m2ib_export
 from checkpoints import PRESETS, write_checkpoint
@@ -80,6 +82,20 @@ def picture(preset: str) -> NDArray[np.uint8]:
     ]
     colours = np.stack([sum(waves[channel::3]) for channel in range(3)], axis=-1) / 6 + 0.5
     return np.round(255 * colours).astype(np.uint8)
+
+
+def numbered_picture(preset: str, number: int) -> NDArray[np.uint8]:
+    """Return the picture with a number, below 2^24, in its first pixel: to caches, each is a picture of its own."""
+    image = picture(preset)
+    image[0, 0] = number >> 16, number >> 8 & 255, number & 255
+    return image
+
+
+def png(preset: str, number: int) -> bytes:
+    """Return a numbered picture as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(numbered_picture(preset, number)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def pixel_values(image: NDArray[np.uint8]) -> NDArray[np.float32]:
