@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/m2ib/v1/*.proto)
 DEMO_TEXT := right mid zone mass
-BENCHMARKS := eager roofline startup export_cost
+BENCHMARKS := eager roofline rows startup export_cost growth load
 
 .PHONY: install proto format lint test test-all soak demo bench bench-official clean
 

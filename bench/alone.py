@@ -52,6 +52,12 @@ class EngineAlone:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._rooms.fleet.close()
 
+    @property
+    def patches(self) -> int:
+        """The model's patches of an image."""
+        vision = self.model.manifest.vision
+        return vision.grid_rows * vision.grid_columns
+
     def tokens(self, text: str) -> int:
         """Return the tokens that are left of a text, special ones included."""
         return len(self.model.tokeniser.encode(text, truncate=True).token_ids)

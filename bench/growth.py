@@ -21,7 +21,7 @@ from checkpoints import PRESETS
 from footprint import CLIENTS, measure
 from report import DEFAULT_OUT, Report, Value
 from subject import DEFAULT_PACKAGES, TEXT, Subject, prepare
-from turns import take_turns
+from turns import Contender, take_turns
 
 STEPS = (1, 2, 5, 10, 20)
 ROWS = (1, 2, 5, 10, 20, 40)
@@ -34,14 +34,16 @@ Seconds = Mapping[str, Mapping[int, Sequence[float]]]  # of each series, by what
 
 
 def main() -> None:
-    """Run each series by turns, measure the servers' memory, and report."""
+    """Run all by turns, measure the servers' memory, and report."""
     options = _parse()
     torch.set_num_threads(options.threads)
     subjects = [prepare(options.packages, preset) for preset in options.presets]
-    seconds: Seconds = {
-        **_series(subjects[0], options.threads, options.rounds),
-        "patches": _by_patches(subjects, options.threads, options.rounds),
-    }
+    with ExitStack() as stack:
+        engines = [stack.enter_context(EngineAlone(subject, options.threads)) for subject in subjects]
+        series = _series(engines)
+        runs = {_label(name, x): run for name, by_x in series.items() for x, run in by_x.items()}
+        taken = take_turns(runs, rounds=options.rounds)
+    seconds = {name: {x: taken[_label(name, x)] for x in by_x} for name, by_x in series.items()}
     report = Report(
         name="growth",
         title="How the cost of an explanation, image and text, grows",
@@ -51,7 +53,7 @@ def main() -> None:
             "rows": PUBLISHED.samples,
             "threads": options.threads,
         },
-        seconds={_label(name, x): taken for name, by_x in seconds.items() for x, taken in by_x.items()},
+        seconds=taken,
         baseline=_label("steps", PUBLISHED.steps),
         findings={**_fits(seconds), **_phrases(seconds["phrases"]), **_memory(subjects, options.threads)},
         panels=[_panel(name, by_x) for name, by_x in seconds.items() if len(by_x) > 1],
@@ -70,37 +72,22 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _series(subject: Subject, threads: int, rounds: int) -> dict[str, dict[int, list[float]]]:
-    """Time each series on one model; every explanation is of a picture that was never seen before."""
-    new = itertools.count(1)
+def _series(engines: Sequence[EngineAlone]) -> dict[str, dict[int, Contender]]:
+    """Return what to run of each series; every explanation is of a picture that was never seen before."""
+    first, new = engines[0], itertools.count(1)
     texts = [_text(count) for count in WORDS]
-    with EngineAlone(subject, threads) as engine:
-        asked = {
-            "steps": {steps: (Asked(steps=steps),) for steps in STEPS},
-            "rows": {rows: (Asked(samples=rows),) for rows in ROWS},
-            "text tokens": {engine.tokens(text): (Asked(text=text),) for text in texts},
-            "phrases": {count: tuple(Asked(text=_phrase(number)) for number in range(count)) for count in PHRASES},
-        }
-        return {
-            name: _take_turns(
-                {x: functools.partial(_explain, engine, all_asked, new) for x, all_asked in by_x.items()}, rounds
-            )
-            for name, by_x in asked.items()
-        }
-
-
-def _by_patches(subjects: Sequence[Subject], threads: int, rounds: int) -> dict[int, list[float]]:
-    """Time one explanation on each model."""
-    new = itertools.count(1)
-    with ExitStack() as stack:
-        engines = {_patches(subject): stack.enter_context(EngineAlone(subject, threads)) for subject in subjects}
-        contenders = {x: functools.partial(_explain, engine, (PUBLISHED,), new) for x, engine in engines.items()}
-        return _take_turns(contenders, rounds)
-
-
-def _take_turns(contenders: Mapping[int, functools.partial[None]], rounds: int) -> dict[int, list[float]]:
-    taken = take_turns({str(x): run for x, run in contenders.items()}, rounds=rounds)
-    return {x: taken[str(x)] for x in contenders}
+    asked = {
+        "steps": {steps: (Asked(steps=steps),) for steps in STEPS},
+        "rows": {rows: (Asked(samples=rows),) for rows in ROWS},
+        "text tokens": {first.tokens(text): (Asked(text=text),) for text in texts},
+        "phrases": {count: tuple(Asked(text=_phrase(number)) for number in range(count)) for count in PHRASES},
+    }
+    series: dict[str, dict[int, Contender]] = {
+        name: {x: functools.partial(_explain, first, all_asked, new) for x, all_asked in by_x.items()}
+        for name, by_x in asked.items()
+    }
+    by_patches = {engine.patches: functools.partial(_explain, engine, (PUBLISHED,), new) for engine in engines}
+    return {**series, "patches": by_patches}
 
 
 def _explain(engine: EngineAlone, all_asked: Sequence[Asked], new: Iterator[int]) -> None:
@@ -120,11 +107,6 @@ def _phrase(number: int) -> str:
     """Return a phrase like no other below the text's number of words, and as long: jobs of one length share calls."""
     said = TEXT.split()
     return " ".join(said[number:] + said[:number])
-
-
-def _patches(subject: Subject) -> int:
-    preset = PRESETS[subject.preset]
-    return (preset.image_size // preset.patch_size) ** 2
 
 
 def _label(name: str, x: int) -> str:
@@ -156,7 +138,9 @@ def _memory(subjects: Sequence[Subject], threads: int) -> dict[str, Value]:
         findings |= {
             f"{subject.preset}: resident at rest, GB": seen.rest.resident_bytes / GIGABYTE,
             f"{subject.preset}: of it mapped files, GB": seen.rest.file_bytes / GIGABYTE,
-            f"{subject.preset}: resident at peak, {CLIENTS} clients, GB": seen.busy.peak_bytes / GIGABYTE,
+            f"{subject.preset}: resident at the boot's peak, GB": seen.rest.peak_bytes / GIGABYTE,
+            f"{subject.preset}: resident after {CLIENTS} clients at once, GB": seen.busy.resident_bytes / GIGABYTE,
+            f"{subject.preset}: resident at the peak of all that, GB": seen.busy.peak_bytes / GIGABYTE,
             f"{subject.preset}: resident once idle again, GB": seen.idle.resident_bytes / GIGABYTE,
         }
     return findings

@@ -1,6 +1,7 @@
 """Owns what every benchmark measures on: one checkpoint with random weights, its package, one image and one text."""
 
 import argparse
+import functools
 import hashlib
 import io
 import shutil
@@ -71,8 +72,9 @@ def prepare(packages: Path, preset: str) -> Subject:
     return subject
 
 
+@functools.cache
 def picture(preset: str) -> NDArray[np.uint8]:
-    """Return a smooth picture at the model's own size, uint8 [size, size, 3]; no fit changes it."""
+    """Return a smooth picture at the model's own size, uint8 [size, size, 3], read-only; no fit changes it."""
     size = PRESETS[preset].image_size
     generator = np.random.default_rng(0)
     y, x = np.mgrid[0:size, 0:size] / size
@@ -81,12 +83,14 @@ def picture(preset: str) -> NDArray[np.uint8]:
         for _ in range(9)
     ]
     colours = np.stack([sum(waves[channel::3]) for channel in range(3)], axis=-1) / 6 + 0.5
-    return np.round(255 * colours).astype(np.uint8)
+    image = np.round(255 * colours).astype(np.uint8)
+    image.setflags(write=False)
+    return image
 
 
 def numbered_picture(preset: str, number: int) -> NDArray[np.uint8]:
     """Return the picture with a number, below 2^24, in its first pixel: to caches, each is a picture of its own."""
-    image = picture(preset)
+    image = picture(preset).copy()
     image[0, 0] = number >> 16, number >> 8 & 255, number & 255
     return image
 
