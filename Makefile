@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/m2ib/v1/*.proto)
 EXPORTER := $(wildcard $(addprefix export/m2ib_export/,*.py *.txt families/*.py demo/__init__.py demo/checkpoint/*) proto/m2ib/v1/*_pb2.py)
 DEMO_TEXT := right mid zone mass
-BENCHMARKS := eager roofline startup export_cost
+BENCHMARKS := eager roofline rows startup export_cost growth load
 
-.PHONY: install proto format lint test test-all demo bench bench-official clean
+.PHONY: install proto format lint test test-all soak demo bench bench-official clean
 
 install: $(VENV)/.installed  ## Install the four distributions, editable, with their tools.
 
@@ -36,10 +36,13 @@ lint: install  ## Check format, style, types, layers, spelling, and that generat
 	$(BIN)/python tests/contract/fresh_proto.py
 
 test: install  ## Run the tests that fit into ten minutes on two cores.
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest -m 'not slow and not soak'
 
-test-all: install  ## Run every test, full-size architectures included.
-	$(BIN)/pytest
+test-all: install  ## Run every test but the soak, full-size architectures included.
+	$(BIN)/pytest -m 'not soak'
+
+soak: install  ## Mix calls of every kind for ten minutes (M2IB_SOAK_SECONDS) and look for what is lost or leaks.
+	$(BIN)/pytest -m soak -s tests/soak
 
 models/demo/manifest.json: $(VENV)/.installed $(EXPORTER)
 	mkdir -p models

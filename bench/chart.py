@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,6 +13,22 @@ mpl.use("Agg")
 _WIDTH_INCHES = 8.0
 _BAR_INCHES = 0.5
 _FRAME_INCHES = 1.2
+_PANEL_INCHES = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """One plot of several.
+
+    Attributes:
+        x: what the horizontal axis shows, with its unit.
+        y: the same of the vertical axis, which begins at 0.
+        curves: the points (x, y) of each curve.
+    """
+
+    x: str
+    y: str
+    curves: Mapping[str, Sequence[tuple[float, float]]]
 
 
 def draw_bars(seconds: Mapping[str, Sequence[float]], title: str, path: Path) -> None:
@@ -27,4 +44,19 @@ def draw_bars(seconds: Mapping[str, Sequence[float]], title: str, path: Path) ->
     axes.set_xlim(left=0)
     axes.set_xlabel("seconds, median; the line spans fastest to slowest")
     axes.set_title(title, fontsize="medium")
+    figure.savefig(path, dpi=120)
+
+
+def draw_panels(panels: Sequence[Panel], title: str, path: Path) -> None:
+    """Draw plots side by side."""
+    figure = Figure(figsize=(_PANEL_INCHES * len(panels), _PANEL_INCHES), layout="constrained")
+    for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
+        for name, points in panel.curves.items():
+            axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=4, label=name)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(panel.x)
+        axes.set_ylabel(panel.y)
+        axes.legend(fontsize="small")
+        axes.grid(alpha=0.3)
+    figure.suptitle(title, fontsize="medium")
     figure.savefig(path, dpi=120)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from chart import draw_bars
+from chart import Panel, draw_bars, draw_panels
 
 Value = str | int | float
 DEFAULT_OUT = Path("out/bench")
@@ -27,6 +27,7 @@ class Report:
         baseline: the contender whose median every ratio is a multiple of.
         rows: further columns of the table, by contender.
         findings: the figures that a reader may quote, by what they say.
+        panels: the plots; none means one bar for each contender.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Report:
     baseline: str
     rows: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     findings: Mapping[str, Value] = field(default_factory=dict)
+    panels: Sequence[Panel] = ()
 
     @property
     def medians(self) -> dict[str, float]:
@@ -49,7 +51,10 @@ class Report:
         text = self._markdown(machine)
         (out / f"{self.name}.json").write_text(json.dumps(self._plain(machine), indent=2) + "\n", encoding="utf-8")
         (out / f"{self.name}.md").write_text(text, encoding="utf-8")
-        draw_bars(self.seconds, self.title, out / f"{self.name}.png")
+        if self.panels:
+            draw_panels(self.panels, self.title, out / f"{self.name}.png")
+        else:
+            draw_bars(self.seconds, self.title, out / f"{self.name}.png")
         print(text)
 
     def _plain(self, machine: Mapping[str, Value]) -> dict[str, object]:

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from flop import count_flop
-from m2ib.v1 import manifest_pb2 as pb
+from inputs import draw_inputs
 from m2ib_server.package import ModelPackage, Role, open_package
 from m2ib_server.runtime import Device, DeviceKind, FrozenGraph, open_device, open_graphs
 from m2ib_server.runtime.device import session_options
@@ -36,7 +36,7 @@ def main() -> None:
     subject = prepare(options.packages, options.preset)
     package = open_package(subject.package)
     tokens = len(Tokenizer.from_file(str(subject.checkpoint / "tokenizer.json")).encode(TEXT).ids)
-    inputs = {role: _inputs(package.graph(role), _rows(role, options.rows), tokens) for role in Role}
+    inputs = {role: draw_inputs(package.graph(role), _rows(role, options.rows), tokens) for role in Role}
     flop = _count(package, inputs)
     device = open_device(DeviceKind.CPU, threads=options.threads)
     products, product_flop = _products(package, options.rows, device)
@@ -75,21 +75,6 @@ def _name(role: Role) -> str:
 def _rows(role: Role, step_rows: int) -> int:
     """A gradient runs on all noise rows, everything else on one image or text."""
     return step_rows if role in (Role.VISION_TAIL_GRAD, Role.TEXT_TAIL_GRAD) else 1
-
-
-def _inputs(graph: pb.Graph, rows: int, tokens: int) -> Inputs:
-    """Draw inputs of a graph's ports; whole numbers are 1, which is a token, a visible one and a position alike."""
-    generator = torch.Generator().manual_seed(0)
-    inputs = {}
-    for port in graph.inputs:
-        shape = [size or free for size, free in zip(port.shape, (rows, tokens, 0, 0), strict=False)]
-        drawn = torch.randn(shape, generator=generator)
-        inputs[port.name] = torch.ones_like(drawn, dtype=torch.int64) if _is_whole(port) else drawn
-    return inputs
-
-
-def _is_whole(port: pb.Port) -> bool:
-    return port.element_type == pb.ELEMENT_TYPE_INT64
 
 
 def _count(package: ModelPackage, inputs: Mapping[Role, Inputs]) -> dict[str, int]:

@@ -1,7 +1,9 @@
 """Owns what every benchmark measures on: one checkpoint with random weights, its package, one image and one text."""
 
 import argparse
+import functools
 import hashlib
+import io
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 import m2ib_export
 from checkpoints import PRESETS, write_checkpoint
@@ -69,8 +72,9 @@ def prepare(packages: Path, preset: str) -> Subject:
     return subject
 
 
+@functools.cache
 def picture(preset: str) -> NDArray[np.uint8]:
-    """Return a smooth picture at the model's own size, uint8 [size, size, 3]; no fit changes it."""
+    """Return a smooth picture at the model's own size, uint8 [size, size, 3], read-only; no fit changes it."""
     size = PRESETS[preset].image_size
     generator = np.random.default_rng(0)
     y, x = np.mgrid[0:size, 0:size] / size
@@ -79,7 +83,23 @@ def picture(preset: str) -> NDArray[np.uint8]:
         for _ in range(9)
     ]
     colours = np.stack([sum(waves[channel::3]) for channel in range(3)], axis=-1) / 6 + 0.5
-    return np.round(255 * colours).astype(np.uint8)
+    image = np.round(255 * colours).astype(np.uint8)
+    image.setflags(write=False)
+    return image
+
+
+def numbered_picture(preset: str, number: int) -> NDArray[np.uint8]:
+    """Return the picture with a number, below 2^24, in its first pixel: to caches, each is a picture of its own."""
+    image = picture(preset).copy()
+    image[0, 0] = number >> 16, number >> 8 & 255, number & 255
+    return image
+
+
+def png(preset: str, number: int) -> bytes:
+    """Return a numbered picture as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(numbered_picture(preset, number)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def pixel_values(image: NDArray[np.uint8]) -> NDArray[np.float32]:
