@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import attribution_pb2_grpc, settings_pb2
+from serving import running_server
 from wire import explain_request, png
 
 SECONDS = 60
