@@ -110,13 +110,11 @@ class Recipe:
         )
 
     def general_efforts(self) -> dict[str, EffortDefaults]:
-        """Return what the efforts mean where a recipe does not say (docs/fidelity.md)."""
-        fast = replace(self.token, steps=20, samples=2)
-        specific = replace(self.token, steps=20, samples=5)
+        """Return what the efforts mean where a recipe does not say, which is careful (docs/fidelity.md)."""
         return {
             "published": EffortDefaults(mask_shape="channel", settings=self.channel),
-            "fast": EffortDefaults(mask_shape="token", settings=fast),
-            "specific": EffortDefaults(mask_shape="token", settings=specific),
+            "fast": EffortDefaults(mask_shape="channel", settings=replace(self.channel, samples=4)),
+            "specific": EffortDefaults(mask_shape="token", settings=self.token),
             "thorough": EffortDefaults(mask_shape="channel", settings=self.channel, repeats=4),
         }
 

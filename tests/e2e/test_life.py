@@ -79,7 +79,7 @@ def test_work_beyond_the_grace_is_cut_off_and_the_server_still_exits(tiny_packag
     ):
         stub = attribution_pb2_grpc.AttributionServiceStub(channel)
         request = explain_request(settings=settings_pb2.Settings(steps=1000, samples=256))
-        events = stub.ExplainStream(pb.ExplainStreamRequest(request=request), timeout=SECONDS)
+        events = stub.ExplainStream(pb.ExplainStreamRequest(request=request))
         next(events)
         assert running.stop() == 0
         with pytest.raises(grpc.RpcError):
@@ -88,7 +88,7 @@ def test_work_beyond_the_grace_is_cut_off_and_the_server_still_exits(tiny_packag
 
 def test_a_caller_that_leaves_frees_the_engine_long_before_its_steps_are_done(stub):
     request = explain_request(settings=settings_pb2.Settings(steps=1000, samples=256))
-    events = stub.ExplainStream(pb.ExplainStreamRequest(request=request), timeout=SECONDS)
+    events = stub.ExplainStream(pb.ExplainStreamRequest(request=request))  # a deadline would be refused at once
     next(events)
     started = time.monotonic()
     for _ in range(5):

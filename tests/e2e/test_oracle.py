@@ -40,12 +40,14 @@ def assert_served_equals_oracle(address, checkpoint, name, mask_shape):
         )
     settings = {"steps": 10, "samples": 10, "mask_shape": mask_shape, "seed": 11}
     used = served.provenance.settings
-    settings |= {"beta": used.beta, "learning_rate": used.learning_rate}
+    settings |= {"learning_rate": used.learning_rate}
     assert served.similarity == pytest.approx(similarity(model, pixels, ids), abs=1e-5)
 
-    image = image_information(model, pixels, ids, OracleSettings(layer=described.vision.layer, **settings))
+    own = OracleSettings(layer=described.vision.layer, beta=used.beta, **settings)
+    image = image_information(model, pixels, ids, own)
     assert_same_map(served.image.grid_bits.ravel(), image[1:])
-    text = text_information(model, pixels, ids, OracleSettings(layer=described.text.layer, **settings))
+    own = OracleSettings(layer=described.text.layer, beta=used.text_beta, **settings)
+    text = text_information(model, pixels, ids, own)
     assert [token.token_id for token in served.tokens] == ids[0].tolist()
     assert_same_map([token.bits for token in served.tokens], text)
 

@@ -103,6 +103,9 @@ def test_a_manifest_has_every_effort_and_the_recipe_wins():
     efforts = {each.effort: each for each in parse_recipe(FULL).to_defaults().efforts}
     assert set(efforts) == set(EFFORTS.values()) == set(settings_pb2.Effort.values()) - {0}
     assert efforts[settings_pb2.EFFORT_FAST].repeats == 2
+    specific = efforts[settings_pb2.EFFORT_SPECIFIC]
+    assert (specific.mask_shape, specific.settings.beta) == (settings_pb2.MASK_SHAPE_TOKEN, 1)
+    assert efforts[settings_pb2.EFFORT_THOROUGH].repeats > 1
     published = efforts[settings_pb2.EFFORT_PUBLISHED]
     assert published.mask_shape == settings_pb2.MASK_SHAPE_CHANNEL
     assert (published.settings.beta, published.settings.text_beta) == (0.2, 0.4)
