@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from fidelity_contenders import FILMS, Job, jobs
 from fidelity_films import demo_graph, image_question, two_finding_trial
 from fidelity_mask import GradientGraph, Question, follow, rows_of

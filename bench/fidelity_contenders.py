@@ -7,7 +7,7 @@ from fidelity_mask import Plan
 
 SEEDS = (0, 1, 2)
 REFERENCE_SEEDS = (100, 101, 102, 103)
-FILMS, PART = 500, 100  # films in all, films a job
+FILMS, PART = 500, 50  # films in all, films a job
 REFERENCE_FILMS = 12
 
 
@@ -108,3 +108,20 @@ class Contender:
         """Mask, beta, rows x steps and what is particular."""
         particular = ", opposite pairs" * self.plan.is_antithetic + ", after the last update" * self.is_after
         return f"{self.plan.shape}, beta {self.plan.beta:g}, {self.plan.rows}x{self.steps}{particular}"
+
+
+def _read(plan: Plan, *steps: int, after: bool = False) -> tuple[Contender, ...]:
+    return tuple(Contender(plan=plan, steps=count, is_after=after) for count in steps)
+
+
+AS_PUBLISHED = Contender(plan=PUBLISHED, steps=10)
+CONTENDERS = (
+    AS_PUBLISHED,
+    *_read(PUBLISHED, 10, after=True),
+    *_read(PUBLISHED, 5),
+    *(each for plan in (*LEADERS[1:], *REST) for each in _read(plan, *sorted({10, plan.steps}, reverse=True))),
+    *_read(LEADERS[1], 20, after=True),
+    *_read(LEADERS[2], 20, after=True),
+)
+SETTLING = (PUBLISHED, LEADERS[1], LEADERS[2], LEADERS[3])  # stopped once the map has settled
+AVERAGED = (*_read(PUBLISHED, 10), *_read(LEADERS[1], 20), *_read(LEADERS[2], 20), *_read(LEADERS[3], 20))

@@ -1,14 +1,14 @@
-"""Scores maps: agreement of two maps of one film, quality against the phantoms' masks, paired intervals. No model here."""
+"""Scores maps: agreement of two maps of a film, quality against the phantoms' masks, intervals. No model here."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from fidelity_contenders import Contender
+from fidelity_mask import Array
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import from_numpy
 
-from fidelity_contenders import Contender
-from fidelity_mask import Array
 from m2ib_export.demo.metric import RESAMPLES, lift, named_brighter, pointing
 from m2ib_export.demo.trial import Trial
 

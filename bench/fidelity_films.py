@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fidelity_mask import GradientGraph, Question, open_gradient
 from torch.nn.functional import normalize
 
-from fidelity_mask import GradientGraph, Question, open_gradient
 from m2ib.v1 import manifest_pb2 as pb
 from m2ib_export import demo
 from m2ib_export.demo.attribution import image_embeddings, vision_hidden

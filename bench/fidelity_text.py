@@ -1,7 +1,7 @@
 """Measures the demo's word scores over betas: which half of "A and B" keeps the information, and do seeds agree.
 
-Run as `PYTHONPATH=tests python bench/fidelity_text.py`; prints one JSON line a setting and keeps them all in
-`bench/fidelity_text.jsonl`. The question is the model card's, on its films.
+Run as `PYTHONPATH=tests python bench/fidelity_text.py`; adds a JSON line for each setting that
+`bench/fidelity_text.jsonl` does not hold yet. The question is the model card's, on its films.
 """
 
 import argparse
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from fidelity_figures import Scores, interval, pearson, spearman
 from fidelity_films import TextQuestion, demo_graph, text_questions
 from fidelity_mask import Array, Course, GradientGraph, Plan, follow
@@ -35,12 +34,21 @@ def main() -> None:
         for shape in ("channel", "token")
         for beta in BETAS
     ]
-    with OUT.open("w", encoding="utf-8") as lines:
-        for plan in plans:
+    OUT.touch()
+    with OUT.open("a", encoding="utf-8") as lines:
+        for plan in (plan for plan in plans if not is_measured(plan)):
             for entry in measured(graph, questions, plan):
                 lines.write(json.dumps(entry) + "\n")
                 lines.flush()
                 print(entry, flush=True)
+
+
+def is_measured(plan: Plan) -> bool:
+    """Whether the file holds both readings of a trajectory."""
+    setting = {"shape": plan.shape, "beta": plan.beta, "rows": plan.rows}
+    lines = [json.loads(line) for line in OUT.read_text(encoding="utf-8").splitlines()]
+    held = [line["steps"] for line in lines if setting.items() <= line.items()]
+    return set(READ_AT[plan.steps]) <= set(held)
 
 
 def measured(graph: GradientGraph, questions: list[TextQuestion], plan: Plan) -> list[dict[str, object]]:
