@@ -7,7 +7,7 @@ from fidelity_mask import Plan
 
 SEEDS = (0, 1, 2)
 REFERENCE_SEEDS = (100, 101, 102, 103)
-FILMS, PART = 500, 50  # films in all, films a job
+FILMS, PART = 500, 100  # films in all, films a job
 REFERENCE_FILMS = 12
 
 

@@ -1,6 +1,6 @@
 """Measures on a full-size model with random weights how far cheap maps are from the converged one.
 
-Run as `PYTHONPATH=tests python bench/fidelity_random.py`; adds a JSON line an image and mask to `bench/fidelity_random.jsonl`.
+Run as `PYTHONPATH=tests python bench/fidelity_random.py`; adds a JSON line a setting to `bench/fidelity_random.jsonl`.
 Random weights mean nothing, so this says how noise averages out at full width, and nothing of what a map shows.
 """
 
