@@ -41,7 +41,10 @@ Entry = dict[str, Any]
 def main() -> None:
     """Write everything from what has been run."""
     trial = two_finding_trial("test", FILMS)
-    published = _quality(_maps(AS_PUBLISHED), trial)
+    maps = _maps(AS_PUBLISHED)
+    if not maps:
+        raise SystemExit("the published setting has no part yet that every seed has finished")
+    published = _quality(maps, trial)
     entries = [entry for contender in CONTENDERS if (entry := _entry(contender, trial, published))]
     entries += [entry for plan in SETTLING if (entry := _settled_entry(plan, trial, published))]
     entries += [entry for contender in AVERAGED if (entry := _averaged_entry(contender, trial, published))]
