@@ -7,8 +7,8 @@ from fidelity_mask import Plan
 
 SEEDS = (0, 1, 2)
 REFERENCE_SEEDS = (100, 101, 102, 103)
-FILMS, PART = 500, 100  # films in all, films a job
-REFERENCE_FILMS = 12
+FILMS, PART = 500, 25  # films in all, films a job
+REFERENCE_FILMS = 6
 
 
 def _plan(shape: str, beta: float, rows: int, steps: int, *, pairs: bool = False) -> Plan:
@@ -63,13 +63,11 @@ class Job:
 def jobs() -> Iterator[Job]:
     """The whole work, in an order that leaves a usable study wherever it is stopped."""
     parts = tuple(range(0, FILMS, PART))
-    yield from _parts(LEADERS, parts[:1])
-    yield from _parts(REST, parts[:1])
+    yield from _parts(LEADERS, parts)
     for plan in REFERENCES:
         for seed in REFERENCE_SEEDS:
             yield Job(plan=plan, seed=seed, start=0, count=REFERENCE_FILMS)
-    yield from _parts(LEADERS, parts[1:])
-    yield from _parts(REST, parts[1:])
+    yield from _parts(REST, parts)
 
 
 def _parts(plans: tuple[Plan, ...], starts: tuple[int, ...]) -> Iterator[Job]:
