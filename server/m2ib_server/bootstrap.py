@@ -127,9 +127,9 @@ async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
     log_event("draining", reason=reason, grace_seconds=settings.grace_seconds)
     await status.enter_graceful_shutdown()
     await server.stop(settings.grace_seconds)
-    rooms.fleet.close()
     for engine in rooms.fleet:
-        log_event("engine stopped", **engine.tally())
+        log_event("engine stopping", **engine.tally())
+    rooms.fleet.close()
     servicer.close()
     log_event("stopped", reason=reason)
     return not rooms.ended.is_set()

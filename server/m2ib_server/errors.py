@@ -181,7 +181,7 @@ class UploadStalled(ServiceError):
 
     def __init__(self, *, idle_seconds: float) -> None:
         """Tell how long the server waited."""
-        super().__init__(f"the upload sent nothing for {idle_seconds:g} s; start it again")
+        super().__init__(f"the upload sent nothing for {idle_seconds:g} s, or next to nothing for long; start it again")
 
 
 class ServerFull(ServiceError):

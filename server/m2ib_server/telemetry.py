@@ -12,6 +12,7 @@ FIELDS = frozenset(
         "answered",
         "cache_hits",
         "cache_misses",
+        "callers",
         "calls",
         "cancelled",
         "code",
@@ -29,10 +30,12 @@ FIELDS = frozenset(
         "refused",
         "request_id",
         "rows",
+        "running",
         "seconds",
         "shared",
         "threads",
         "version",
+        "waiting",
     }
 )
 

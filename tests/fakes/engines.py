@@ -47,3 +47,8 @@ def results(callers: list[Caller]) -> list:
 def final_bits(attribution, side=Side.IMAGE):
     """Return a side's attribution."""
     return attribution.course[side][-1].bits
+
+
+def endings(engine: Engine) -> dict:
+    """Return how many callers ended how, those that none did left out."""
+    return {ending: count for ending, count in engine.roster.census().endings.items() if count}

@@ -163,8 +163,9 @@ class Settings(_message.Message):
     text_beta: _builtins.float
     """The weight of the information term on the text side, in the range of beta."""
     repeats: _builtins.int
-    """Independent runs, 1 to the model's limit, with the seeds seed, seed + 1, ... (modulo 2^64), in one batch. The map is
-    their mean; with more than one the answer carries their standard deviation and stability.
+    """Independent runs, 1 to the model's limit, and samples x repeats within the limit of samples. Their seeds are seed,
+    seed + 1, ... (modulo 2^64), and they advance in one batch. The map is their mean; with more than one the answer
+    carries their standard deviation and stability.
     """
     def __init__(
         self,

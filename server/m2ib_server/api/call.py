@@ -98,7 +98,7 @@ def logged(call: Call) -> Iterator[None]:
         level = logging.ERROR if error.code is Code.INTERNAL else logging.INFO
         _log(call, error.code.name, level, reason=error.reason, **_trace(error.__cause__ or error))
         raise
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, GeneratorExit):  # the caller has left; a stream's reader leaves at a yield
         _log(call, "CANCELLED", logging.INFO)
         raise
     except Exception as error:

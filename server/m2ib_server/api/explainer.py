@@ -129,9 +129,8 @@ class Explainer:
     async def finish(self, submitted: Submitted, call: Call) -> pb.Explanation:
         """Wait for a job and write its answer."""
         attribution = await reply_of(submitted.caller)
-        started = time.monotonic()
-        explanation: pb.Explanation = await self._aside(lambda: self._explanation(submitted, attribution))
-        render, prepared = time.monotonic() - started, submitted.prepared
+        explanation, render = await self._aside(lambda: _timed(lambda: self._explanation(submitted, attribution)))
+        prepared = submitted.prepared
         self._pace.observe(prepared.outputs, prepared.image.pixels, render)
         timings = answer.write_timings(
             submitted.job.seconds, prepare=prepared.seconds, render=render, total=call.seconds
@@ -181,7 +180,7 @@ class Explainer:
         job: Job[Attribution] = Job(
             explain(image, text, settings, sides),
             model=model.digest,
-            key=(model.digest, image.digest, text.digest, settings, sides),
+            key=(model.digest, image.digest, text.digest, settings, frozenset(sides)),
             rows=settings.rows,
             work=work(settings, sides),
             priority=prepared.priority,
@@ -198,10 +197,11 @@ class Explainer:
         return self._fleet.engine_for(image.digest)
 
     def _deadline_ns(self, prepared: Prepared, call: Call) -> int | None:
-        """Return by when the engine must be done, so that the answer can still be written and sent."""
-        if call.deadline_ns is None:
-            return None
-        return call.deadline_ns - int(1e9 * self._pace.seconds(prepared.outputs, prepared.image.pixels))
+        """Return by when the engine must be done; a partial answer has to be written and sent before the deadline."""
+        if call.deadline_ns is None or not prepared.wants_partial:
+            return call.deadline_ns
+        left = (call.deadline_ns - time.monotonic_ns()) / 1e9
+        return call.deadline_ns - int(1e9 * self._pace.seconds(prepared.outputs, prepared.image.pixels, left=left))
 
     def _explanation(self, submitted: Submitted, attribution: Attribution) -> pb.Explanation:
         prepared, course = submitted.prepared, attribution.course
@@ -243,6 +243,12 @@ class Explainer:
             device=self._settings.device,
             software=self._software,
         )
+
+
+def _timed(write: Callable[[], pb.Explanation]) -> tuple[pb.Explanation, float]:
+    """Return an answer and the seconds that writing it took."""
+    started = time.monotonic()
+    return write(), time.monotonic() - started
 
 
 async def reply_of(caller: Caller[Any]) -> Any:

@@ -20,7 +20,7 @@ class Place:
         Raises:
             ServerFull: they would be too many.
         """
-        self._intake.check_bytes(size_bytes)
+        self._intake.check_bytes(size_bytes, own_bytes=self.size_bytes)
         self._intake.used_bytes += size_bytes
         self.size_bytes += size_bytes
 
@@ -53,11 +53,11 @@ class Intake:
             self.requests -= 1
             self.used_bytes -= place.size_bytes
 
-    def check_bytes(self, size_bytes: int) -> None:
-        """Refuse bytes that do not fit; one request alone always fits, whatever its size.
+    def check_bytes(self, size_bytes: int, *, own_bytes: int) -> None:
+        """Refuse bytes that do not fit beside those of others; one request alone always fits, whatever its size.
 
         Raises:
             ServerFull: naming the bytes in use.
         """
-        if self.used_bytes and self.used_bytes + size_bytes > self.max_bytes:
+        if self.used_bytes > own_bytes and self.used_bytes + size_bytes > self.max_bytes:
             raise ServerFull(what="bytes", used=self.used_bytes, limit=self.max_bytes)

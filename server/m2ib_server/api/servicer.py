@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from typing import TypeVar
 
 from torch import Tensor
@@ -19,7 +20,7 @@ from m2ib_server.api.intake import Intake
 from m2ib_server.api.uploads import UploadStore, receive
 from m2ib_server.engine import Caller, Catalogue, Fleet, Job, LoadedModel, Priority
 from m2ib_server.errors import InvalidField
-from m2ib_server.methods import EncoderInput, score
+from m2ib_server.methods import EncoderInput, score, score_work
 from m2ib_server.settings import ServerSettings
 from m2ib_server.text import EncodedText
 
@@ -34,6 +35,7 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
         """Serve the catalogue's models on the fleet's engines."""
         self._catalogue = catalogue
         self._limits = settings.requests
+        self._max_rows = settings.engine.max_rows
         self._intake_limits = settings.intake
         self._workers = ThreadPoolExecutor(_PREPARING_THREADS, thread_name_prefix="m2ib-prepare")
         self._uploads = UploadStore(
@@ -68,8 +70,10 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
         self, wires: AsyncIterator[pb.ExplainBatchRequest], call: Call
     ) -> AsyncGenerator[pb.ExplainBatchResponse]:
         """Explain many pairs side by side."""
-        async for each in Batch(self._explainer, call, max_in_flight=self._limits.max_batch_in_flight).answers(wires):
-            yield each
+        batch = Batch(self._explainer, call, max_in_flight=self._limits.max_batch_in_flight)
+        async with aclosing(batch.answers(wires)) as answers:
+            async for each in answers:
+                yield each
 
     @answered
     async def UploadImage(self, wires: AsyncIterator[pb.UploadImageRequest], call: Call) -> pb.UploadImageResponse:
@@ -115,7 +119,10 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
             await _entry("image", f"images[{index}]", self._image_input(image, wire.fit, model))
             for index, image in enumerate(wire.images)
         ]
-        job: Job[Tensor] = Job(score(images, [model.text_input(text) for text in texts]), model=model.digest)
+        inputs, rows = [model.text_input(text) for text in texts], min(self._max_rows, len(images) + len(texts))
+        job: Job[Tensor] = Job(
+            score(images, inputs, rows=rows), model=model.digest, rows=rows, work=score_work(images, inputs)
+        )
         caller: Caller[Tensor] = Caller(deadline_ns=call.deadline_ns)
         self._explainer.engine_for(images[0]).submit(job, caller)
         similarities = await reply_of(caller)

@@ -11,6 +11,8 @@ from m2ib.v1 import attribution_pb2 as pb
 from m2ib_server.errors import HandleUnknown, InvalidField, UploadStalled, UploadStoreFull
 
 _HANDLE_BYTES = 32
+_LEAST_BYTES = 4096  # what even the smallest upload is charged: it has a handle, a timer, objects
+_LEAST_BYTES_PER_SECOND = 4096  # a slower upload has stalled, whatever it sends between
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -41,13 +43,14 @@ class UploadStore:
         Raises:
             UploadStoreFull: there is none; nothing that is kept makes way before its time.
         """
-        if self.size_bytes + size_bytes > self.max_bytes:
+        charged = max(_LEAST_BYTES, size_bytes)
+        if self.size_bytes + charged > self.max_bytes:
             raise UploadStoreFull(kept=self.size_bytes, limit=self.max_bytes)
-        self.size_bytes += size_bytes
+        self.size_bytes += charged
 
     def release(self, size_bytes: int) -> None:
         """Give back room that was reserved."""
-        self.size_bytes -= size_bytes
+        self.size_bytes -= max(_LEAST_BYTES, size_bytes)
 
     def keep(self, encoded: bytes) -> str:
         """Keep a file for which room was reserved; return its handle."""
@@ -90,7 +93,7 @@ async def receive(
     Raises:
         InvalidField: a part is missing, out of order, too much, or the digest is another.
         UploadStoreFull: there is no room.
-        UploadStalled: no part came for `idle_seconds`.
+        UploadStalled: no part came for `idle_seconds`, or they come too slowly.
     """
     first = await _next(parts, idle_seconds)
     if first is None or first.WhichOneof("part") != "header":
@@ -98,7 +101,11 @@ async def receive(
     header = _checked(first.header, max_bytes)
     store.reserve(header.size_bytes)
     try:
-        return store.keep(await _body(parts, header, idle_seconds))
+        async with asyncio.timeout(idle_seconds + header.size_bytes / _LEAST_BYTES_PER_SECOND):
+            return store.keep(await _body(parts, header, idle_seconds))
+    except TimeoutError as error:
+        store.release(header.size_bytes)
+        raise UploadStalled(idle_seconds=idle_seconds) from error
     except BaseException:
         store.release(header.size_bytes)
         raise

@@ -3,7 +3,6 @@
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ from m2ib_server.engine.schedule import Pending
 from m2ib_server.runtime import Device
 from m2ib_server.telemetry import log_event, origin_of
 
-_REMEMBERED_ROUNDS = 8
+_SAFETY = 1.5  # how much longer than estimated a round may take before a partial answer comes too late
 _IDLE_SECONDS = 5.0  # without work for so long, memory for large batches is given back
 
 
@@ -30,7 +29,6 @@ class Engine:
         self._device = device
         self._thread = threading.Thread(target=self._work, name="m2ib-engine", daemon=True)
         self._on_death: Callable[[], None] = lambda: None
-        self._round_ns: deque[int] = deque([0], maxlen=_REMEMBERED_ROUNDS)
 
     def start(self, on_death: Callable[[], None] = lambda: None) -> None:
         """Start the compute thread; `on_death` is called on it should it end by a fault of ours."""
@@ -52,9 +50,12 @@ class Engine:
             self._thread.join()
 
     def tally(self) -> dict[str, int]:
-        """Count what was done so far: callers by how their stake ended, calls, rows, hits and misses of the cache."""
+        """Count what is under way and what was done so far, as the log tells it when the engine stops."""
         census, counts = self.roster.census(), self.evaluator.counts
         return {
+            "waiting": census.waiting,
+            "running": census.running,
+            "callers": census.callers,
             **{ending.value: count for ending, count in census.endings.items()},
             "shared": census.shared,
             "calls": counts.calls.total(),
@@ -71,7 +72,7 @@ class Engine:
                     if self.roster.wait_for_work(_IDLE_SECONDS):
                         self._round()
                     else:
-                        self.evaluator.trim()
+                        self._trim()
         except Exception as error:
             log_event(
                 "engine died",
@@ -82,19 +83,25 @@ class Engine:
             self.roster.fail_all(error)
             self._on_death()
 
+    def _trim(self) -> None:
+        """Give memory back; what fails here has cost nobody an answer."""
+        try:
+            self.evaluator.trim()
+        except Exception as error:
+            fields = {"error_type": type(error).__name__, "origin": origin_of(error)}
+            log_event("memory not given back", level=logging.ERROR, **fields)
+
     def _round(self) -> None:
         """Let go who has left, then advance the jobs whose turn it is by one evaluation each."""
-        started_ns = time.monotonic_ns()
-        self.roster.dismiss(started_ns, horizon_ns=max(self._round_ns))
-        jobs = self.roster.take_round(started_ns)
-        starting = [job for job in jobs if not job.is_started]
+        now_ns = time.monotonic_ns()
+        chosen = self.roster.take_round(now_ns)
+        self.roster.dismiss(now_ns, horizon_ns=int(_SAFETY * 1e9 * self.roster.seconds_of(chosen)))
+        jobs = self.roster.still_running(chosen)
         jobs = [job for job in jobs if job.is_started or self._attempt(job, job.start)]
         wanted = [Pending(model=job.model, evaluation=evaluation) for job in jobs for evaluation in job.pending]
         evaluated = iter(self.evaluator.evaluate(wanted))
         for job in jobs:
             self._hand_over(job, [next(evaluated) for _ in job.pending])
-        if not starting:
-            self._round_ns.append(time.monotonic_ns() - started_ns)
 
     def _hand_over(self, job: Job[Any], evaluated: list[Evaluated]) -> None:
         faults = [each.answer for each in evaluated if isinstance(each.answer, Exception)]

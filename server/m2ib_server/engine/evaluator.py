@@ -114,19 +114,20 @@ class Evaluator:
         first = pending[call[0].index]
         graphs, role = self._models[first.model], first.evaluation.role
         cut = [_rows(pending[part.index], part) for part in call]
-        inputs = cut[0] if len(cut) == 1 else {name: torch.cat([rows[name] for rows in cut]) for name in cut[0]}
+        sizes = [part.stop - part.start for part in call]
         started = time.perf_counter()
         try:
+            inputs = cut[0] if len(cut) == 1 else {name: torch.cat([rows[name] for rows in cut]) for name in cut[0]}
             outputs = graphs.run(role, inputs)
+            answers = [outputs] if len(call) == 1 else _split(outputs, sizes)
         except Exception as error:  # whatever a runtime raises is the fault of these parts alone
             if len(call) == 1:
                 return [error]
             return [answer for part in call for answer in self._call(pending, [part])]
-        sizes = [part.stop - part.start for part in call]
         self._costs.observe(first.model, role, rows=sum(sizes), seconds=time.perf_counter() - started)
         self.counts.calls[role] += 1
         self.counts.rows[role] += sum(sizes)
-        return [outputs] if len(call) == 1 else _split(outputs, sizes)
+        return answers
 
     def _key(self, pending: Pending) -> CacheKey | None:
         evaluation = pending.evaluation
@@ -149,7 +150,10 @@ def _joined(parts: Sequence[Answer | Exception]) -> Answer | Exception:
             return part
     if len(parts) == 1:
         return parts[0]
-    return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    try:
+        return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    except Exception as error:  # no memory for the whole: the fault of this evaluation alone
+        return error
 
 
 def _split(outputs: Answer, rows: Sequence[int]) -> list[Answer]:

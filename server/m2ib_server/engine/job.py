@@ -148,6 +148,14 @@ class Job(Generic[Outcome]):
         """The rows that it has still to evaluate, by graph, as far as that is known."""
         return dict(self._left)
 
+    @property
+    def pending_rows(self) -> Mapping[Role, int]:
+        """The rows that it waits for, by graph."""
+        rows: Counter[Role] = Counter()
+        for evaluation in self.pending:
+            rows[evaluation.role] += evaluation.rows
+        return rows
+
     def so_far(self) -> Outcome | None:
         """Return an outcome of what has happened so far, or None."""
         return self._so_far(self.events)
@@ -163,7 +171,7 @@ class Job(Generic[Outcome]):
         Raises:
             Exception: whatever the method raises.
         """
-        self._left.subtract({evaluation.role: evaluation.rows for evaluation in self.pending})
+        self._left.subtract(self.pending_rows)
         self.share += self._rows
         self.idle_since_ns = time.monotonic_ns()
         return self._send(answer)

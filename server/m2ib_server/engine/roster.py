@@ -59,6 +59,7 @@ class Roster:
         self._by_key: dict[Hashable, Job[Any]] = {}
         self._endings: Counter[Ending] = Counter()
         self._shared = 0
+        self._bulk_served_ns = 0
         self._is_closing = False
 
     def admit(self, job: Job[Any], caller: Caller[Any]) -> Job[Any]:
@@ -108,25 +109,44 @@ class Roster:
         """Let waiting jobs run as the policy has it, and return those that advance now."""
         with self._changed:
             contenders = [job.contender for job in self._running]
-            chosen = next_round([job.contender for job in self._waiting], contenders, now_ns, self._limits)
+            chosen = next_round(
+                [job.contender for job in self._waiting],
+                contenders,
+                now_ns,
+                self._limits,
+                bulk_served_ns=self._bulk_served_ns,
+            )
             starting = [self._waiting[index] for index in chosen.starting]
             for job in starting:
                 job.share = entry_share(job.priority, contenders)
                 self._waiting.remove(job)
             self._running.extend(starting)
-            return [self._running[index] for index in chosen.advancing]
+            advancing = [self._running[index] for index in chosen.advancing]
+            if any(job.priority is Priority.BULK for job in advancing):
+                self._bulk_served_ns = now_ns
+            return advancing
+
+    def still_running(self, jobs: Sequence[Job[Any]]) -> list[Job[Any]]:
+        """Return those of the jobs that somebody still wants."""
+        with self._changed:
+            return [job for job in jobs if job in self._running]
+
+    def seconds_of(self, jobs: Sequence[Job[Any]]) -> float:
+        """Estimate how long it takes to evaluate what jobs wait for."""
+        return sum(self._costs.seconds(job.model, job.pending_rows) for job in jobs)
 
     def dismiss(self, now_ns: int, horizon_ns: int) -> None:
         """End the callers who have left or whose time is over, and the jobs that nobody wants any more.
 
-        `horizon_ns`: how long the next round may take; who takes a partial answer gets it before that is too late.
+        `horizon_ns`: how long the next round may take; who takes a partial answer, and can have one, gets it before
+        that is too late.
         """
         with self._changed:
             left = [
                 (job, caller)
                 for job in self._jobs()
                 for caller in job.callers
-                if self._is_closing or _is_over(caller, now_ns, horizon_ns)
+                if self._is_closing or _is_over(job, caller, now_ns, horizon_ns)
             ]
             for job, caller in left:
                 job.callers.remove(caller)
@@ -181,13 +201,9 @@ class Roster:
         if self._is_closing:
             raise Draining
         under_way = self._by_key.get(job.key) if job.key is not None else None
-        self._check_deadline(job if under_way is None else under_way, caller)
+        self._check_deadline(job if under_way is None else under_way, job.priority, caller)
         if under_way is not None:
-            under_way.callers.append(caller)
-            caller.is_shared = True
-            self._shared += 1
-            if job.priority is Priority.INTERACTIVE:
-                under_way.priority = Priority.INTERACTIVE
+            self._join(under_way, job.priority, caller)
             return under_way
         depth = sum(one.priority is job.priority for one in self._waiting)
         if depth >= self._limits.max_waiting:
@@ -198,11 +214,20 @@ class Roster:
             self._by_key[job.key] = job
         return job
 
-    def _check_deadline(self, job: Job[Any], caller: Caller[Any]) -> None:
+    def _join(self, job: Job[Any], priority: Priority, caller: Caller[Any]) -> None:
+        """Add a caller to a job under way; one of a better class lifts it there, without head start or debt."""
+        job.callers.append(caller)
+        caller.is_shared = True
+        self._shared += 1
+        if priority is Priority.INTERACTIVE and job.priority is Priority.BULK:
+            job.share = entry_share(priority, [one.contender for one in self._running])
+            job.priority = priority
+
+    def _check_deadline(self, job: Job[Any], priority: Priority, caller: Caller[Any]) -> None:
         if caller.deadline_ns is None or caller.wants_partial:
             return
         others = [(one.priority, self._seconds_left(one)) for one in self._jobs() if one is not job]
-        estimate = finish_seconds(self._seconds_left(job), job.priority, others)
+        estimate = finish_seconds(self._seconds_left(job), priority, others)
         left = (caller.deadline_ns - time.monotonic_ns()) / 1e9
         if estimate > left:
             raise DeadlineTooShort(left=max(0.0, left), estimate=estimate)
@@ -240,6 +265,8 @@ class Roster:
         return [*self._running, *self._waiting]
 
 
-def _is_over(caller: Caller[Any], now_ns: int, horizon_ns: int) -> bool:
-    """Whether a caller has left or its time is over; one that takes a partial answer must get it in time."""
-    return caller.is_cancelled or caller.is_expired(now_ns + (horizon_ns if caller.wants_partial else 0))
+def _is_over(job: Job[Any], caller: Caller[Any], now_ns: int, horizon_ns: int) -> bool:
+    """Whether a caller has left or its time is over; one that can have a partial answer must get it in time."""
+    if caller.is_cancelled or caller.is_expired(now_ns):
+        return True
+    return caller.wants_partial and caller.is_expired(now_ns + horizon_ns) and job.so_far() is not None

@@ -1,7 +1,7 @@
 """Decides which jobs run next and which evaluations share one call. Pure: knows nothing of threads, clocks or devices.
 
 The policy: the jobs of a class share the device evenly, counted in rows; interactive jobs come before bulk jobs, of
-which the longest neglected one advances in any case after `bulk_patience_ms`.
+which the longest neglected one advances in any case once none of them has for `bulk_patience_ms`.
 """
 
 from collections.abc import Hashable, Sequence
@@ -71,13 +71,23 @@ class Part:
     stop: int
 
 
-def next_round(waiting: Sequence[Contender], running: Sequence[Contender], now_ns: int, limits: EngineLimits) -> Round:
-    """Choose the jobs that start, oldest first, and those that advance, at most `limits.max_rows` rows or one job."""
+def next_round(
+    waiting: Sequence[Contender],
+    running: Sequence[Contender],
+    now_ns: int,
+    limits: EngineLimits,
+    *,
+    bulk_served_ns: int = 0,
+) -> Round:
+    """Choose the jobs that start, oldest first, and those that advance, at most `limits.max_rows` rows or one job.
+
+    `bulk_served_ns`: when any bulk job last advanced; 0 for never.
+    """
     starting = _starting(waiting, running, limits)
     entering = [_entered(waiting[index], running) for index in starting]
     contenders = [*running, *entering]
     order = sorted(range(len(contenders)), key=lambda index: _turn(contenders[index], index))
-    neglected = _neglected_bulk(contenders, now_ns, limits)
+    neglected = _neglected_bulk(contenders, now_ns, bulk_served_ns, limits)
     if neglected is not None:
         order = [neglected, *(index for index in order if index != neglected)]
     advancing: list[int] = []
@@ -149,12 +159,17 @@ def _turn(one: Contender, index: int) -> tuple[int, int, int]:
     return list(Priority).index(one.priority), one.share, index
 
 
-def _neglected_bulk(contenders: Sequence[Contender], now_ns: int, limits: EngineLimits) -> int | None:
-    """Return the bulk job that has waited longest for a step, if it has waited too long."""
+def _neglected_bulk(
+    contenders: Sequence[Contender], now_ns: int, bulk_served_ns: int, limits: EngineLimits
+) -> int | None:
+    """Return the bulk job that has waited longest for a step, if it and its whole class have waited too long.
+
+    The class, or else many large bulk jobs would each be too long without a step, and leave no round to the others.
+    """
     bulk = [index for index, one in enumerate(contenders) if one.priority is Priority.BULK]
     oldest = min(bulk, key=lambda index: contenders[index].idle_since_ns, default=None)
     patience_ns = limits.bulk_patience_ms * 1_000_000
-    if oldest is None or now_ns - contenders[oldest].idle_since_ns < patience_ns:
+    if oldest is None or now_ns - max(contenders[oldest].idle_since_ns, bulk_served_ns) < patience_ns:
         return None
     return oldest
 

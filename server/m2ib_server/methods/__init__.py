@@ -4,7 +4,7 @@ from m2ib_server.methods.bottleneck import MaskShape
 from m2ib_server.methods.encoder import EncoderInput
 from m2ib_server.methods.evaluation import Evaluation, Event, Method, PairEncoded, Side, StepDone
 from m2ib_server.methods.m2ib import Attribution, M2IBSettings, attribution_so_far, explain, work
-from m2ib_server.methods.score import score
+from m2ib_server.methods.score import score, score_work
 from m2ib_server.methods.spread import spread_of
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "attribution_so_far",
     "explain",
     "score",
+    "score_work",
     "spread_of",
     "work",
 ]

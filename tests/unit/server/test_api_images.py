@@ -108,7 +108,7 @@ async def test_a_broken_image_fails_every_reader_and_is_not_kept(reader):
 
 
 async def test_an_upload_lives_from_its_last_use():
-    store = UploadStore(max_bytes=100, seconds_to_live=0.2)
+    store = UploadStore(max_bytes=10_000, seconds_to_live=0.2)
     store.reserve(10)
     handle = store.keep(b"0123456789")
     for _ in range(4):
@@ -121,13 +121,13 @@ async def test_an_upload_lives_from_its_last_use():
 
 
 async def test_an_upload_store_takes_no_more_than_it_may():
-    store = UploadStore(max_bytes=100, seconds_to_live=60)
-    store.reserve(60)
-    with pytest.raises(UploadStoreFull, match="60 of 100 bytes"):
-        store.reserve(41)
-    store.release(60)
-    store.reserve(100)
-    store.keep(bytes(100))
+    store = UploadStore(max_bytes=10_000, seconds_to_live=60)
+    store.reserve(6000)
+    with pytest.raises(UploadStoreFull, match="6000 of 10000 bytes"):
+        store.reserve(4001)
+    store.release(6000)
+    store.reserve(10_000)
+    store.keep(bytes(10_000))
     store.close()
     assert store.size_bytes == 0
 
@@ -139,19 +139,30 @@ def test_the_intake_bounds_requests_and_bytes():
             pass
         with intake.place(30), pytest.raises(ServerFull, match="2 of 2 requests"), intake.place(1):
             pass
-        with pytest.raises(ServerFull):
-            first.grow(41)
+        with intake.place(30), pytest.raises(ServerFull, match="90 of 100 bytes"):
+            first.grow(11)
         first.grow(40)
     assert (intake.requests, intake.used_bytes) == (0, 0)
-    with intake.place(1000):  # alone it fits, or it would never be served
-        pass
+    with intake.place(1000) as alone:  # alone it fits, or it would never be served
+        alone.grow(1000)
 
 
 def test_a_partial_answer_is_asked_for_so_much_earlier_as_answers_take():
     pace = AnswerPace()
     outputs = frozenset({pb.OUTPUT_OVERLAY})
-    nothing_known = pace.seconds(outputs, 10)
+    nothing_known = pace.seconds(outputs, 10, left=60)
     pace.observe(outputs, 100, 2.0)
     pace.observe(outputs, 100, 1.0)
-    assert pace.seconds(outputs, 50) == pytest.approx(nothing_known + 1.0)
-    assert pace.seconds(frozenset(), 50) == nothing_known
+    pace.observe(frozenset(), 100, 0.5)
+    assert pace.seconds(outputs, 50, left=60) == pytest.approx(nothing_known + 2.0)
+    assert pace.seconds(outputs, 300, left=60) == pytest.approx(nothing_known + 6.0)
+    assert pace.seconds(frozenset(), 10**9, left=60) == pytest.approx(nothing_known + 0.5)
+    assert pace.seconds(outputs, 10**9, left=60) == 15
+
+
+def test_even_the_smallest_upload_is_charged_for_what_it_takes():
+    store = UploadStore(max_bytes=10_000, seconds_to_live=60)
+    for _ in range(2):
+        store.reserve(1)
+    with pytest.raises(UploadStoreFull):
+        store.reserve(1)

@@ -5,46 +5,14 @@ from concurrent.futures import CancelledError
 import pytest
 import torch
 
-from fakes.engines import CPU, SETTINGS, engine_of, final_bits, job_of, results, submitted
-from fakes.graphs import DIGEST, FakeGraphs, encoder_input
+from fakes.engines import CPU, SECONDS, SETTINGS, endings, final_bits, job_of, results, submitted
+from fakes.graphs import DIGEST, encoder_input
 from m2ib_server.engine import Caller, CostModel, Ending, Engine, Job, Priority, Roster, Stage
-from m2ib_server.errors import DeadlineExpired, DeadlineTooShort, Draining, QueueFull
+from m2ib_server.errors import Draining, QueueFull
 from m2ib_server.methods import Evaluation, Side, explain
 from m2ib_server.package import Role
 from m2ib_server.settings import EngineLimits
 from m2ib_server.telemetry import FIELDS
-
-SECONDS = 10
-
-
-@pytest.fixture
-def graphs():
-    return FakeGraphs()
-
-
-@pytest.fixture
-def make_engine(graphs):
-    engines = []
-
-    def make(**limits):
-        engines.append(engine_of(graphs, **limits))
-        return engines[-1]
-
-    yield make
-    graphs.gate.set()
-    for engine in engines:
-        engine.close()
-
-
-@pytest.fixture
-def engine(make_engine):
-    running = make_engine()
-    running.start()
-    return running
-
-
-def endings(engine):
-    return {ending: count for ending, count in engine.roster.census().endings.items() if count}
 
 
 def test_jobs_are_answered(engine):
@@ -152,141 +120,6 @@ def test_a_method_that_raises_before_its_first_evaluation_fails_its_own_job_only
     with pytest.raises(ZeroDivisionError):
         callers[0].reply.result(timeout=SECONDS)
     assert callers[1].reply.result(timeout=SECONDS)
-
-
-def test_a_deadline_that_has_passed_ends_a_caller_before_any_step(make_engine, graphs):
-    engine = make_engine()
-    (caller,) = submitted(engine, job_of())
-    caller.deadline_ns = time.monotonic_ns()
-    engine.start()
-    with pytest.raises(DeadlineExpired):
-        caller.reply.result(timeout=SECONDS)
-    assert not any(role is Role.VISION_TAIL_GRAD for role, _ in graphs.calls)
-    assert endings(engine) == {Ending.EXPIRED: 1}
-
-
-def test_a_deadline_reaches_a_job_within_a_step(make_engine):
-    engine = make_engine()
-    steps = []
-
-    def expire(step):
-        steps.append(step)
-        caller.deadline_ns = time.monotonic_ns()
-
-    caller = Caller(on_step=expire)
-    engine.submit(job_of(), caller)
-    engine.start()
-    with pytest.raises(DeadlineExpired):
-        caller.reply.result(timeout=SECONDS)
-    assert len(steps) == 1
-
-
-def test_a_partial_answer_comes_instead_of_an_expiry(make_engine):
-    engine = make_engine()
-    steps = []
-
-    def expire(step):
-        steps.append(step)
-        if len(steps) == 3:
-            caller.deadline_ns = time.monotonic_ns()
-
-    caller = Caller(on_step=expire, wants_partial=True)
-    engine.submit(job_of(), caller)
-    engine.start()
-    partial = caller.reply.result(timeout=SECONDS)
-    assert partial.is_partial
-    assert len(partial.course[Side.IMAGE]) == 3
-    assert Side.TEXT not in partial.course
-    assert endings(engine) == {Ending.PARTIAL: 1}
-
-
-def test_without_a_step_there_is_no_partial_answer(engine):
-    (caller,) = submitted(engine, job_of(), deadline_ns=time.monotonic_ns(), wants_partial=True)
-    with pytest.raises(DeadlineExpired):
-        caller.reply.result(timeout=SECONDS)
-
-
-def test_a_deadline_that_the_estimate_does_not_fit_is_refused_at_once(make_engine):
-    engine = make_engine()
-    engine.roster._costs.observe(DIGEST, Role.VISION_TAIL_GRAD, rows=3, seconds=3)  # a second a row
-    with pytest.raises(DeadlineTooShort, match="estimated to take 15"):
-        submitted(engine, job_of(), deadline_ns=time.monotonic_ns() + 14 * 10**9)
-    (fits,) = submitted(engine, job_of(), deadline_ns=time.monotonic_ns() + 16 * 10**9)
-    with pytest.raises(DeadlineTooShort, match="estimated to take 30"):
-        submitted(engine, job_of(2), deadline_ns=time.monotonic_ns() + 16 * 10**9)
-    (partial,) = submitted(engine, job_of(3), deadline_ns=time.monotonic_ns() + 10**9, wants_partial=True)
-    assert endings(engine) == {Ending.REFUSED: 2}
-    engine.start()
-    assert results([fits, partial])
-
-
-def test_the_engine_learns_what_a_row_costs(engine):
-    results(submitted(engine, job_of()))
-    left = {Role.VISION_TAIL_GRAD: 1}
-    assert engine.roster._costs.seconds(DIGEST, left) > 0
-    assert engine.roster._costs.seconds("another", left) == 0
-
-
-def test_identical_requests_share_one_computation(make_engine, graphs):
-    engine = make_engine()
-    jobs = [job_of(1, key="one"), job_of(1, key="one"), job_of(2, key="two")]
-    first, second, other = submitted(engine, *jobs)
-    engine.start()
-    answers = results([first, second, other])
-    assert answers[0] is answers[1]
-    assert (first.is_shared, second.is_shared, other.is_shared) == (False, True, False)
-    assert [role for role, _ in graphs.calls].count(Role.VISION_TAIL_GRAD) == 5
-    assert engine.roster.census().shared == 1
-
-
-def test_one_of_identical_callers_leaves_alone(make_engine):
-    engine = make_engine()
-    first, second = submitted(engine, job_of(1, key="one"), job_of(1, key="one"))
-    first.cancel()
-    engine.start()
-    with pytest.raises(CancelledError):
-        first.reply.result(timeout=SECONDS)
-    assert second.reply.result(timeout=SECONDS)
-    third = submitted(engine, job_of(1, key="one"))
-    assert results(third)
-    assert not third[0].is_shared
-
-
-def test_a_job_that_all_callers_left_is_dropped(make_engine, graphs):
-    engine = make_engine()
-    callers = submitted(engine, job_of(1, key="one"), job_of(1, key="one"))
-    for caller in callers:
-        caller.cancel()
-    engine.start()
-    for caller in callers:
-        with pytest.raises(CancelledError):
-            caller.reply.result(timeout=SECONDS)
-    assert graphs.calls == []
-
-
-def test_a_caller_that_joins_late_is_told_of_every_step(make_engine):
-    engine = make_engine()
-    late, joined = [], []
-
-    def join(step):
-        if step.side is Side.IMAGE and step.step == 3:
-            joined.extend(submitted(engine, job_of(1, key="one"), on_step=late.append))
-
-    first = submitted(engine, job_of(1, key="one"), on_step=join)
-    engine.start()
-    results(first + joined)
-    results(joined)
-    assert joined[0].is_shared
-    assert [(step.side, step.step) for step in late] == [(side, step) for side in Side for step in range(1, 6)]
-
-
-def test_an_interactive_caller_lifts_a_bulk_job(make_engine):
-    engine = make_engine()
-    bulk = job_of(1, key="one", priority=Priority.BULK)
-    callers = submitted(engine, bulk, job_of(1, key="one"))
-    assert bulk.priority is Priority.INTERACTIVE
-    engine.start()
-    results(callers)
 
 
 def test_interactive_jobs_pass_bulk_jobs(make_engine):
@@ -431,3 +264,35 @@ def test_the_tally_counts_every_ending_and_the_work(engine):
     assert tally["answered"] == 2
     assert tally["rows"] == 2 * (4 + 2 * 5 * 3)
     assert tally["cache_misses"] == 8
+
+
+@pytest.mark.parametrize("name", ["cat", "split"])
+def test_a_batch_that_memory_does_not_hold_is_split(make_engine, monkeypatch, name):
+    whole = getattr(torch, name)
+
+    def scarce(tensors, *rest):
+        parts = list(tensors) if name == "cat" else [tensors]
+        if sum(part.shape[0] for part in parts) > 4:
+            raise MemoryError
+        return whole(tensors, *rest)
+
+    engine = make_engine()
+    callers = submitted(engine, *(job_of(seed) for seed in range(3)))
+    monkeypatch.setattr(torch, name, scarce)
+    engine.start()
+    assert all(results(callers))
+
+
+def test_an_engine_that_cannot_give_memory_back_goes_on(make_engine, graphs, monkeypatch):
+    def fail():
+        graphs.trims += 1
+        raise MemoryError
+
+    monkeypatch.setattr("m2ib_server.engine.engine._IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(graphs, "trim", fail)
+    engine = make_engine()
+    engine.start()
+    deadline = time.monotonic() + SECONDS
+    while not graphs.trims and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert results(submitted(engine, job_of()))

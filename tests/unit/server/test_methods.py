@@ -20,6 +20,7 @@ from m2ib_server.methods import (
     attribution_so_far,
     explain,
     score,
+    score_work,
     spread_of,
     work,
 )
@@ -228,8 +229,9 @@ def test_score_is_the_matrix_of_cosines():
     graphs = FakeGraphs()
     images = [encoder_input(Side.IMAGE, seed) for seed in (1, 2)]
     texts = [encoder_input(Side.TEXT, seed, tokens=seed) for seed in (3, 4, 6)]
-    matrix, _ = run(score(images, texts), graphs)
+    matrix, _ = run(score(images, texts, rows=2), graphs)
     assert matrix.shape == (2, 3)
+    assert sum(rows for _, rows in graphs.calls) == sum(score_work(images, texts).values())
     for row, image in enumerate(images):
         for column, text in enumerate(texts):
             pair = [graphs.embed(source.inputs["rows"] @ graphs.head_weight) for source in (image, text)]

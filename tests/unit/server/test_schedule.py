@@ -60,6 +60,16 @@ def test_bulk_advances_in_any_case_once_its_patience_ends():
     assert advancing(running, 1000 * MILLISECOND, max_rows=10, bulk_patience_ms=1000) == (1,)
 
 
+def test_many_neglected_bulk_jobs_take_one_round_of_their_patience_and_not_all():
+    simulation = Simulation(max_rows=40, bulk_patience_ms=1000)
+    for name in range(32):
+        simulation.arrive(f"bulk {name}", steps=1000, rows=40, priority=BULK)
+    simulation.arrive("interactive", steps=100, rows=10)
+    while "interactive" not in simulation.finished:
+        simulation.round()
+    assert simulation.finished["interactive"] < 1200
+
+
 def test_waiting_jobs_start_oldest_first_while_their_class_has_room():
     waiting = [contender(), contender(priority=BULK), contender(), contender()]
     running = [contender()]
@@ -91,6 +101,7 @@ class Simulation:
         self.now_ns = 0
         self.waiting, self.running = [], []
         self.finished = {}
+        self.bulk_served_ns = 0
 
     def arrive(self, name, steps=10, rows=10, priority=INTERACTIVE):
         self.waiting.append(
@@ -105,7 +116,9 @@ class Simulation:
 
     def round(self):
         running = self.view(self.running)
-        chosen = next_round(self.view(self.waiting), running, self.now_ns, self.limits)
+        chosen = next_round(
+            self.view(self.waiting), running, self.now_ns, self.limits, bulk_served_ns=self.bulk_served_ns
+        )
         starting = [self.waiting[index] for index in chosen.starting]
         for job in starting:
             job["share"] = entry_share(job["priority"], running)
@@ -113,6 +126,8 @@ class Simulation:
         self.running += starting
         jobs = [self.running[index] for index in chosen.advancing]
         self.now_ns += sum(job["rows"] for job in jobs) * MILLISECOND
+        if any(job["priority"] is BULK for job in jobs):
+            self.bulk_served_ns = self.now_ns
         for job in jobs:
             job["left"] -= 1
             job["share"] += job["rows"]
