@@ -63,8 +63,8 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    presets = {"choices": sorted(PRESETS), "nargs": "+", "default": ["vit-b-32"]}
-    parser.add_argument("--presets", **presets, help="the first one is used for everything but patches and memory")
+    of_presets = "the first one is used for everything but patches and memory"
+    parser.add_argument("--presets", choices=sorted(PRESETS), nargs="+", default=["vit-b-32"], help=of_presets)
     parser.add_argument("--packages", type=Path, default=DEFAULT_PACKAGES, help="where the exported models are kept")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="where the report goes")
     parser.add_argument("--threads", type=int, default=2, help="compute threads")
@@ -76,7 +76,7 @@ def _series(engines: Sequence[EngineAlone]) -> dict[str, dict[int, Contender]]:
     """Return what to run of each series; every explanation is of a picture that was never seen before."""
     first, new = engines[0], itertools.count(1)
     texts = [_text(count) for count in WORDS]
-    asked = {
+    asked: dict[str, dict[int, tuple[Asked, ...]]] = {
         "steps": {steps: (Asked(steps=steps),) for steps in STEPS},
         "rows": {rows: (Asked(samples=rows),) for rows in ROWS},
         "text tokens": {first.tokens(text): (Asked(text=text),) for text in texts},
@@ -86,7 +86,9 @@ def _series(engines: Sequence[EngineAlone]) -> dict[str, dict[int, Contender]]:
         name: {x: functools.partial(_explain, first, all_asked, new) for x, all_asked in by_x.items()}
         for name, by_x in asked.items()
     }
-    by_patches = {engine.patches: functools.partial(_explain, engine, (PUBLISHED,), new) for engine in engines}
+    by_patches: dict[int, Contender] = {
+        engine.patches: functools.partial(_explain, engine, (PUBLISHED,), new) for engine in engines
+    }
     return {**series, "patches": by_patches}
 
 

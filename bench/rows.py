@@ -20,7 +20,7 @@ from m2ib_server.runtime import DeviceKind, FrozenGraph, open_device, open_graph
 from m2ib_server.settings import DEFAULT_ENGINE
 from report import Report, Value
 from subject import TEXT, add_arguments, prepare
-from turns import take_turns
+from turns import Contender, take_turns
 from vitals import vitals_of
 
 STEPS = {"image": Role.VISION_TAIL_GRAD, "text": Role.TEXT_TAIL_GRAD}
@@ -36,7 +36,7 @@ def main() -> None:
     package = open_package(subject.package)
     tokens = len(Tokenizer.from_file(str(subject.checkpoint / "tokenizer.json")).encode(TEXT).ids)
     graphs = open_graphs(package, open_device(DeviceKind.CPU, threads=options.threads))
-    steps = {
+    steps: dict[str, Contender] = {
         _name(side, rows): functools.partial(graphs[role].run, draw_inputs(package.graph(role), rows, tokens))
         for side, role in STEPS.items()
         for rows in options.rows
@@ -71,9 +71,7 @@ def _name(side: str, rows: int) -> str:
     return f"{side}, {rows} rows"
 
 
-def _resident(
-    graph: FrozenGraph, side: str, sizes: Sequence[int], steps: Mapping[str, functools.partial]
-) -> dict[int, int]:
+def _resident(graph: FrozenGraph, side: str, sizes: Sequence[int], steps: Mapping[str, Contender]) -> dict[int, int]:
     """Return the memory in bytes that a call of each size leaves with the process, above what it holds at rest."""
     held = {}
     for rows in sizes:
