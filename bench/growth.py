@@ -112,7 +112,7 @@ def _phrase(number: int) -> str:
 
 
 def _label(name: str, x: int) -> str:
-    return f"{x} {name}"
+    return f"{name}: {x}"
 
 
 def _fits(seconds: Seconds) -> dict[str, Value]:

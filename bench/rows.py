@@ -68,7 +68,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _name(side: str, rows: int) -> str:
-    return f"{side}, {rows} rows"
+    return f"{side} step, rows: {rows}"
 
 
 def _resident(graph: FrozenGraph, side: str, sizes: Sequence[int], steps: Mapping[str, Contender]) -> dict[int, int]:
