@@ -51,12 +51,6 @@ class Ledger:
         if outcome not in ALLOWED[errand.fate]:
             self.faults.append(f"{errand.kind} {errand.fate}: {outcome} {why}")
 
-    def count(self, **wanted: object) -> int:
-        """The calls of a kind, fate or outcome."""
-        names = ("kind", "fate", "outcome")
-        rows = ((dict(zip(names, key, strict=True)), count) for key, count in self.ended.items())
-        return sum(count for row, count in rows if all(row[name] == value for name, value in wanted.items()))
-
 
 async def soak(address: str, seconds: float, seed: int) -> Ledger:
     """Let many callers run errands for so long; every channel is closed when this returns."""
