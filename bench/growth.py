@@ -26,7 +26,7 @@ from turns import Contender, take_turns
 STEPS = (1, 2, 5, 10, 20)
 ROWS = (1, 2, 5, 10, 20, 40)
 WORDS = (1, 4, 8, 16, 32, 64)
-PHRASES = (1, 2, 4, 8)
+PHRASES = (1, 2, 4)
 PUBLISHED = Asked()
 GIGABYTE = 1e9
 
@@ -68,7 +68,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--packages", type=Path, default=DEFAULT_PACKAGES, help="where the exported models are kept")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="where the report goes")
     parser.add_argument("--threads", type=int, default=2, help="compute threads")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     return parser.parse_args()
 
 

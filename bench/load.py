@@ -26,9 +26,10 @@ from visit import Level, Visit, Visitors
 CLIENTS = (1, 2, 4, 8, 16, 32)
 CLIENTS_REPEATED = (1, 4, 16)
 MANY = 16
-ONE_CLIENT_REQUESTS = 8
+FEWEST_REQUESTS = 6
 RATES = (0.5, 0.8, 0.95)  # of the throughput of many clients
-ALONE, SERVED = f"engine alone, {MANY} in flight", f"server, {MANY} clients"
+ALONE, SERVED = f"steps as published, engine alone, {MANY} in flight", f"steps as published, server, {MANY} clients"
+ONE_PUBLISHED = "steps as published, new images, 1 client"
 NEW, REPEATED = "new images", "one image again and again"
 PUBLISHED = Asked()
 
@@ -43,7 +44,9 @@ class Images:
 
     def new(self, count: int) -> list[bytes]:
         """Return images that were never returned before."""
-        return list(itertools.islice(self._made, count))
+        images = list(itertools.islice(self._made, count))
+        assert len(images) == count, "too few were made"
+        return images
 
     def repeated(self, count: int) -> list[bytes]:
         """Return the same image again and again."""
@@ -60,46 +63,49 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(running_server(subject.models, folder, "--threads", str(options.threads)))
         runner = stack.enter_context(asyncio.Runner())
-        visitors = Visitors(server.address)
+        published = Visitors(server.address, PUBLISHED.steps)
         with EngineAlone(subject, options.threads) as engine:
-            turns = _turns(engine, visitors, images, runner, options.rounds)
-        levels = {name: runner.run(visit) for name, visit in _closed(visitors, images)}
-        rate = _requests(MANY) / statistics.median(turns[SERVED])
+            turns = _turns(engine, published, images, runner, options.rounds)
+        levels = {ONE_PUBLISHED: runner.run(published.closed(images.new(_requests(1)), clients=1))}
+        visitors = Visitors(server.address, options.steps)
+        levels |= {name: runner.run(visit) for name, visit in _closed(visitors, images)}
+        rate = levels[_name(NEW, MANY)].rate
         for share in RATES:
             visit = visitors.open(images.new(options.open_requests), share * rate)
             levels[f"open loop at {share:.0%} of {MANY} clients' throughput"] = runner.run(visit)
-    _report(subject.preset, options.threads, levels, turns).write(options.out)
+    _report(options, levels, turns).write(options.out)
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of the engine and the server")
-    parser.add_argument("--open-requests", type=int, default=20, help="requests of each open loop")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of the engine and the server")
+    parser.add_argument("--steps", type=int, default=2, help="steps where the published number would take too long")
+    parser.add_argument("--open-requests", type=int, default=16, help="requests of each open loop")
     return parser.parse_args()
 
 
 def _requests(clients: int) -> int:
-    """The requests of a level: two of each client, or as many as the share outside the engine needs."""
-    return max(ONE_CLIENT_REQUESTS, 2 * clients)
+    """The requests of a level: two of each client, or as many as percentiles need at least."""
+    return max(FEWEST_REQUESTS, 2 * clients)
 
 
 def _images_needed(rounds: int, open_requests: int) -> int:
     closed = sum(_requests(clients) for clients in CLIENTS)
-    return closed + (rounds + 1) * _requests(MANY) + len(RATES) * open_requests
+    return closed + _requests(1) + MANY * (rounds + 1) + len(RATES) * open_requests
 
 
 def _turns(
     engine: EngineAlone, visitors: Visitors, images: Images, runner: asyncio.Runner, rounds: int
 ) -> dict[str, list[float]]:
-    """Let the engine alone and the whole server do the same work by turns, `_requests(MANY)` pairs each."""
+    """Let the engine alone and the whole server do the same work by turns: `MANY` pairs, all at once."""
     numbers = itertools.count(1)
 
     def alone() -> None:
-        engine.run([Asked(image=next(numbers)) for _ in range(_requests(MANY))], in_flight=MANY)
+        engine.run([Asked(image=next(numbers)) for _ in range(MANY)], in_flight=MANY)
 
     def served() -> None:
-        runner.run(visitors.closed(images.new(_requests(MANY)), clients=MANY))
+        runner.run(visitors.closed(images.new(MANY), clients=MANY))
 
     return take_turns({ALONE: alone, SERVED: served}, rounds=rounds)
 
@@ -115,18 +121,24 @@ def _name(images: str, clients: int) -> str:
     return f"{images}, {clients} client{'s' if clients > 1 else ''}"
 
 
-def _report(preset: str, threads: int, levels: Mapping[str, Level], turns: Mapping[str, Sequence[float]]) -> Report:
+def _report(options: argparse.Namespace, levels: Mapping[str, Level], turns: Mapping[str, Sequence[float]]) -> Report:
     latencies = {name: [visit.latency for visit in level.visits] for name, level in levels.items()}
-    bursts = {f"{name}, all {_requests(MANY)} requests": list(taken) for name, taken in turns.items()}
+    bursts = {f"{name}, all answered": taken for name, taken in turns.items()}
     return Report(
         name="load",
         title="The server under load: latency and throughput of explanations, image and text",
-        settings={"model": preset, "steps": PUBLISHED.steps, "rows": PUBLISHED.samples, "threads": threads},
+        settings={
+            "model": options.preset,
+            "steps": options.steps,
+            "steps as published": PUBLISHED.steps,
+            "rows": PUBLISHED.samples,
+            "threads": options.threads,
+        },
         seconds={**latencies, **bursts},
         baseline=_name(NEW, 1),
         rows={name: _row(level) for name, level in levels.items()},
-        findings={**_outside(levels[_name(NEW, 1)].visits), **_throughput(turns)},
-        panels=_panels(levels, _requests(MANY) / statistics.median(turns[ALONE])),
+        findings={**_outside(levels[ONE_PUBLISHED].visits), **_throughput(turns)},
+        panels=_panels(levels),
     )
 
 
@@ -159,7 +171,7 @@ def _throughput(turns: Mapping[str, Sequence[float]]) -> dict[str, Value]:
     }
 
 
-def _panels(levels: Mapping[str, Level], engine_rate: float) -> list[Panel]:
+def _panels(levels: Mapping[str, Level]) -> list[Panel]:
     closed = {NEW: CLIENTS, REPEATED: CLIENTS_REPEATED}
     one = statistics.median(visit.latency for visit in levels[_name(NEW, 1)].visits)
     latencies = {
@@ -170,12 +182,12 @@ def _panels(levels: Mapping[str, Level], engine_rate: float) -> list[Panel]:
         for images, numbers in closed.items()
     }
     rates = {
-        images: [(clients, levels[_name(images, clients)].rate / engine_rate) for clients in numbers]
+        images: [(clients, levels[_name(images, clients)].rate / levels[_name(NEW, 1)].rate) for clients in numbers]
         for images, numbers in closed.items()
     }
     return [
         Panel(x="clients", y="median latency, of that of one client", curves=latencies),
-        Panel(x="clients", y="throughput, of the engine's own", curves=rates),
+        Panel(x="clients", y="throughput, of that of one client", curves=rates),
     ]
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from m2ib_client import AsyncClient, Explanation
 from subject import TEXT
 
+_SEEDS = itertools.count()  # no request is like another, so none shares another's computation
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
@@ -49,10 +51,10 @@ class Level:
 class Visitors:
     """Clients of one server; each has an `AsyncClient` of its own. One event loop's alone."""
 
-    def __init__(self, address: str) -> None:
-        """Visit the server at an address."""
+    def __init__(self, address: str, steps: int) -> None:
+        """Visit the server at an address, asking for so many steps and else for what is published."""
         self._address = address
-        self._seeds = itertools.count()  # no request is like another, so none shares another's computation
+        self._steps = steps
 
     async def closed(self, images: Sequence[bytes], clients: int) -> Level:
         """Ask for an explanation of every image; so many clients take the next one as soon as they are answered."""
@@ -82,7 +84,7 @@ class Visitors:
             return [await self._ask(client, image, time.perf_counter()) for image in images]
 
     async def _ask(self, client: AsyncClient, image: bytes, due: float) -> Visit:
-        explanation = await client.explain(image, TEXT, seed=next(self._seeds))
+        explanation = await client.explain(image, TEXT, steps=self._steps, seed=next(_SEEDS))
         return _visit(explanation, time.perf_counter() - due)
 
 

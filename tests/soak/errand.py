@@ -130,7 +130,7 @@ class Errands:
         settings = settings_pb2.Settings(steps=steps, samples=samples, seed=draw.getrandbits(64))
         on_deadline = draw.choice((pb.ON_DEADLINE_REFUSE, pb.ON_DEADLINE_PARTIAL))
         request = self._request(settings=settings, on_deadline=on_deadline)
-        return Errand(kind=kind, fate=Fate.EXPIRING, requests=(request,), seconds=draw.uniform(0.2, 4))
+        return Errand(kind=kind, fate=Fate.EXPIRING, requests=(request,), seconds=draw.uniform(0.2, 10))
 
     def _broken(self) -> pb.ExplainRequest:
         png = self._pictures[0]
