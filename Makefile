@@ -51,7 +51,7 @@ models/demo/manifest.json: $(VENV)/.installed $(EXPORTER)
 demo: models/demo/manifest.json  ## Explain a phantom film with the demo model, offline; leave the overlay in out/.
 	mkdir -p out
 	$(BIN)/python -m m2ib_export.demo phantom --seed 22 --finding mass --finding effusion --out out/phantom.dcm
-	$(BIN)/m2ib explain out/phantom.dcm "$(DEMO_TEXT)" --overlay out/overlay.png --local --models models
+	$(BIN)/m2ib explain out/phantom.dcm "$(DEMO_TEXT)" --overlay out/overlay.png --effort specific --local --models models
 	@echo
 	@echo "The film is out/phantom.dcm, the map over it out/overlay.png. Next, a server of your own:"
 	@echo

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,24 @@ class Recipe:
     text_layer: int
     channel_beta: float
     token_beta: float
-    text_beta: float
+    text_betas: Mapping[str, float]
+    sharp_beta: float
+
+    def efforts(self) -> dict[str, Any]:
+        """What the efforts mean for the demo, by docs/fidelity.md; published is the channel mask's default."""
+        fast = {
+            "beta": self.sharp_beta,
+            "text_beta": self.text_betas["channel"],
+            "steps": 20,
+            "samples": 2,
+            "learning_rate": LEARNING_RATE,
+        }
+        specific = fast | {"samples": 5}
+        return {
+            "fast": {"mask_shape": "channel", "settings": fast},
+            "specific": {"mask_shape": "channel", "settings": specific},
+            "thorough": {"mask_shape": "channel", "settings": specific, "repeats": 4},
+        }
 
     def document(self) -> dict[str, Any]:
         """The recipe as the exporter reads it."""
@@ -32,7 +50,7 @@ class Recipe:
         settings = {
             shape: {
                 "beta": beta,
-                "text_beta": self.text_beta,
+                "text_beta": self.text_betas[shape],
                 "steps": STEPS[shape],
                 "samples": SAMPLES,
                 "learning_rate": LEARNING_RATE,
@@ -45,12 +63,19 @@ class Recipe:
             "vision_layer": self.vision_layer,
             "text_layer": self.text_layer,
             "fit": "letterbox",
-            "defaults": settings,
+            "defaults": settings | {"efforts": self.efforts()},
             "reference_texts": REFERENCE_FILE,
         }
 
 
-RECIPE = Recipe(vision_layer=1, text_layer=0, channel_beta=1.0, token_beta=1.0, text_beta=0.3)
+RECIPE = Recipe(
+    vision_layer=1,
+    text_layer=0,
+    channel_beta=1.0,
+    token_beta=1.0,
+    text_betas={"channel": 0.3, "token": 0.1},
+    sharp_beta=5.0,
+)
 
 
 def reference_texts() -> tuple[str, ...]:
