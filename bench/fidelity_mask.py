@@ -139,7 +139,7 @@ def _streams(seed: int, start: int, size: int) -> list[torch.Generator]:
 
 
 def _follow_chunk(graph: GradientGraph, question: Question, plan: Plan, streams: list[torch.Generator]) -> Course:
-    features = question.features[:, None]  # [N, 1, tokens, width]
+    features = question.features  # [N, tokens, width]: as repeats of the served method, each with features of its own
     alpha = torch.full_like(features if plan.shape == "channel" else features[..., :1], INITIAL_ALPHA)
     alpha.requires_grad_()
     adam = torch.optim.Adam([alpha], lr=plan.learning_rate)
@@ -147,15 +147,15 @@ def _follow_chunk(graph: GradientGraph, question: Question, plan: Plan, streams:
     repeated["target"] = question.target.repeat_interleave(plan.rows, dim=0)
     bits, similarities = [], []
     for _ in range(plan.steps):
-        noise = torch.stack([_noise(stream, features.shape[2:], plan) for stream in streams[: len(features)]])
+        noise = torch.stack([_noise(stream, features.shape[1:], plan) for stream in streams[: len(features)]])
         with torch.no_grad():
             noised = noised_features(features, alpha, noise).flatten(0, 1)
         similarity, gradient = graph.run({"features": noised, **repeated})
         gradient = gradient.unflatten(0, (-1, plan.rows))
         information = information_nats(features, alpha)
-        penalty = plan.beta * information.mean(dim=(1, 2, 3)).sum()
+        penalty = plan.beta * information.mean(dim=(1, 2)).sum()
         # sum over rows of gradient . z, with z = keep x + (1 - keep) noise, without a tensor of every row
-        by_features, by_noise = gradient.sum(dim=1, keepdim=True), (gradient * noise).sum(dim=1, keepdim=True)
+        by_features, by_noise = gradient.sum(dim=1), (gradient * noise).sum(dim=1)
         fit = (alpha.sigmoid() * features * by_features + (-alpha).sigmoid() * by_noise).sum() / plan.rows
         (alpha.grad,) = torch.autograd.grad(penalty - fit, [alpha])
         adam.step()
@@ -173,5 +173,5 @@ def _noise(stream: torch.Generator, shape: torch.Size, plan: Plan) -> Tensor:
 
 
 def _bits(information: Tensor) -> Array:
-    """[N, 1, tokens, width] in nats -> [N, tokens] in bits."""
-    return (information.detach()[:, 0].sum(dim=-1).clamp(min=0) / math.log(2)).numpy()
+    """[N, tokens, width] in nats -> [N, tokens] in bits."""
+    return (information.detach().sum(dim=-1).clamp(min=0) / math.log(2)).numpy()
