@@ -141,7 +141,8 @@ class Client:
         A pair that fails, here or on the server, gives a result with its error, and the rest goes on; with
         `return_errors=False` it is raised instead. What a busy server refuses is sent again after the pause that it
         asks for, and what a broken stream left without an answer over a new one, both a bounded number of times. An
-        image that comes again is uploaded and from then on sent by its handle.
+        image that comes again is uploaded and from then on sent by its handle, or within each request while the
+        server has no room for it.
 
         `progress` is True for a bar on the standard error or a function that takes `ManyProgress`. `timeout` is the
         longest silence of the server while pairs are under way, `total_timeout` the time for all of them, in

@@ -93,6 +93,11 @@ class Ledger:
         self._held_bytes += entry.size_bytes
         heapq.heappush(self._waiting, (now, entry.index, entry))
 
+    def weigh(self, entry: Entry, size_bytes: int) -> None:
+        """Note how large a pair has become since it was read."""
+        self._held_bytes += size_bytes - entry.size_bytes
+        entry.size_bytes = size_bytes
+
     def refuse(self, result: ManyResult) -> None:
         """Take a pair that was read and cannot be sent."""
         self._read += 1

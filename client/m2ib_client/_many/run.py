@@ -8,12 +8,12 @@ from typing import TypeAlias
 
 from m2ib.v1 import attribution_pb2
 from m2ib_client import _channel
-from m2ib_client._errors import InvalidRequestError, M2IBError
+from m2ib_client._errors import BusyError, InvalidRequestError, M2IBError
 from m2ib_client._handle import ImageHandle
 from m2ib_client._many.images import RepeatedImages
 from m2ib_client._many.ledger import Entry, Ledger
 from m2ib_client._many.pair import ManyProgress, ManyResult, ProgressOption
-from m2ib_client._many.wire import prepare, read_answer
+from m2ib_client._many.wire import inline_request, prepare, read_answer
 from m2ib_client._options import ExplainOptions
 from m2ib_client._request import explain_request
 from m2ib_client._uploads import Names
@@ -99,6 +99,19 @@ class Run:
         else:
             self.ledger.note_time(now)
         return True
+
+    def inline(self, entry: Entry, image: ImageHandle, refusal: BusyError) -> attribution_pb2.ExplainBatchRequest:
+        """Return the message for a pair whose image the server has no room to keep: it goes within the request.
+
+        Raises:
+            BusyError: the refusal itself, where no request can hold the image.
+        """
+        message = inline_request(entry, image)
+        size_bytes = message.request.ByteSize()
+        if size_bytes > self.terms.max_message_bytes:
+            raise refusal
+        self.ledger.weigh(entry, size_bytes)
+        return message
 
     def fail(self, entry: Entry, error: M2IBError) -> None:
         """Take a pair whose image could not be sent."""

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
 from m2ib_client._channel import TimeLeft
-from m2ib_client._errors import M2IBError, UnavailableError
+from m2ib_client._errors import BusyError, M2IBError, UnavailableError
 from m2ib_client._many.ledger import Entry
 from m2ib_client._many.pair import ManyResult, PairSource
 from m2ib_client._many.run import FINISH_SECONDS, Answer, Run, Terms, clock, telling
@@ -115,15 +115,23 @@ class ThreadedRun(Run):
     def _send(self, entry: Entry) -> None:
         stub = self._open_stub()
         try:
-            if entry.image is not None:
-                entry.request.image.handle = self._uploads.name(entry.image, TimeLeft(self.terms.timeout))
+            message = self._message(entry)
         except M2IBError as error:
             self.fail(entry, error)
             return
         if self._stream is None:
             self._stream = Stream(stub, self.left.seconds(), self._inbox)
             self._stream.start()
-        self._stream.send(batch_request(entry))
+        self._stream.send(message)
+
+    def _message(self, entry: Entry) -> attribution_pb2.ExplainBatchRequest:
+        """Return the message for a pair; its image is uploaded first if the server has no name for it yet."""
+        if entry.image is not None:
+            try:
+                entry.request.image.handle = self._uploads.name(entry.image, TimeLeft(self.terms.timeout))
+            except BusyError as refusal:
+                return self.inline(entry, entry.image, refusal)
+        return batch_request(entry)
 
     def _wait(self) -> Answer | Exception | None:
         try:

@@ -38,6 +38,13 @@ def batch_request(entry: Entry) -> attribution_pb2.ExplainBatchRequest:
     return attribution_pb2.ExplainBatchRequest(id=str(entry.index), request=entry.request)
 
 
+def inline_request(entry: Entry, image: ImageHandle) -> attribution_pb2.ExplainBatchRequest:
+    """Return the message for a pair with the image itself in place of its name."""
+    message = batch_request(entry)
+    message.request.image.encoded = image.encoded
+    return message
+
+
 def read_answer(message: attribution_pb2.ExplainBatchResponse) -> tuple[int, Explanation | M2IBError]:
     """Return the pair's index and what came of it.
 

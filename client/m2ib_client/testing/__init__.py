@@ -5,8 +5,8 @@
         with pytest.raises(BusyError):
             client.models()
 
-Pairs of a batch fail with `fail_next_pairs`, batches under way with `break_next_batch`; `forget_images` is a server
-that has let go of what was uploaded.
+Uploads fail with `fail_next_uploads`, pairs of a batch with `fail_next_pairs`, batches under way with
+`break_next_batch`; `forget_images` is a server that has let go of what was uploaded.
 
 It computes nothing: its maps and scores are made up from the request's digest and mean nothing.
 """

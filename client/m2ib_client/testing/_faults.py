@@ -10,11 +10,12 @@ NO_BREAK = (-1, M2IBError("never raised"))
 
 
 class Faults:
-    """The faults to come: of calls, of single pairs and of batches under way; safe to share between threads."""
+    """The faults to come: of calls, uploads, single pairs and batches under way; safe to share between threads."""
 
     def __init__(self) -> None:
         """Plan none."""
         self._calls: deque[M2IBError] = deque()
+        self._uploads: deque[M2IBError] = deque()
         self._pairs: deque[M2IBError] = deque()
         self._breaks: deque[tuple[int, M2IBError]] = deque()
         self._lock = threading.Lock()
@@ -23,6 +24,11 @@ class Faults:
         """Let so many of the next calls fail."""
         with self._lock:
             self._calls.extend([_checked(error)] * times)
+
+    def plan_uploads(self, error: M2IBError, times: int) -> None:
+        """Let so many of the next uploads fail."""
+        with self._lock:
+            self._uploads.extend([_checked(error)] * times)
 
     def plan_pairs(self, error: M2IBError, times: int) -> None:
         """Let so many of the next pairs fail."""
@@ -37,6 +43,10 @@ class Faults:
     def play_call(self) -> None:
         """Raise the fault of the call that begins, if it has one."""
         self._play(self._calls)
+
+    def play_upload(self) -> None:
+        """Raise the fault of the upload that begins, if it has one."""
+        self._play(self._uploads)
 
     def play_pair(self) -> None:
         """Raise the fault of the pair that begins, if it has one."""

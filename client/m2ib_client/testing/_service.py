@@ -69,6 +69,10 @@ class FakeService(attribution_pb2_grpc.AttributionServiceServicer):
         """Let the next calls fail so that the client raises such an error."""
         self._faults.plan_calls(error, times)
 
+    def fail_next_uploads(self, error: M2IBError, *, times: int = 1) -> None:
+        """Let the next uploads fail, for instance as busy: a server that has no room for another image."""
+        self._faults.plan_uploads(error, times)
+
     def fail_next_pairs(self, error: M2IBError, *, times: int = 1) -> None:
         """Let the next pairs of a batch fail so that their results have such an error."""
         self._faults.plan_pairs(error, times)
@@ -113,6 +117,7 @@ class FakeService(attribution_pb2_grpc.AttributionServiceServicer):
         """Keep an image."""
         header = next(request_iterator).header
         with self._visit("UploadImage", header, "", context):
+            self._faults.play_upload()
             name = self._images.keep(header, request_iterator)
         return attribution_pb2.UploadImageResponse(handle=name, time_to_live=self._model.limits.image_time_to_live)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 import m2ib_client
@@ -18,6 +19,8 @@ from m2ib_client._image import image_message
 from m2ib_client._many.wire import read_answer
 from m2ib_client.testing import FakeService, serve_fake
 from pairs import SOON, TEXT, eventually, films, numbered, sources, uploads
+
+NOISE = np.random.default_rng(0).integers(0, 255, (600, 600), dtype=np.uint8)
 
 
 def test_broken_stream_is_resumed_and_no_pair_answered_twice(connect: Any, fake: FakeService) -> None:
@@ -89,6 +92,41 @@ def test_image_that_is_gone_each_time_fails_its_pair_only(connect: Any, fake: Fa
     gone, good = client.explain_many([(handle, TEXT), (handle, TEXT)], ahead=1)
     assert isinstance(gone.error, NotFoundError)
     assert good.error is None
+
+
+def test_images_go_within_their_requests_while_the_server_has_no_room_for_uploads(
+    connect: Any, fake: FakeService, image: Any
+) -> None:
+    fake.fail_next_uploads(BusyError("full", retry_after_seconds=60), times=100)
+    results = list(connect(fake).explain_many(((image, f"text {index}") for index in range(10)), timeout=10))
+    assert [result.error for result in results] == [None] * 10
+    assert sources(fake) == ["encoded"] * 10
+
+
+def test_upload_is_tried_again_after_one_that_found_no_room(connect: Any, fake: FakeService, image: Any) -> None:
+    fake.fail_next_uploads(BusyError("full"), times=2)
+    results = list(connect(fake).explain_many((image, f"text {index}") for index in range(10)))
+    assert [result.error for result in results] == [None] * 10
+    assert (uploads(fake), sorted(sources(fake))) == (3, ["encoded"] * 3 + ["handle"] * 7)
+
+
+def test_image_sent_for_want_of_room_gives_the_map_that_its_handle_gives(
+    connect: Any, fake: FakeService, image: Any
+) -> None:
+    client = connect(fake)
+    fake.fail_next_uploads(BusyError("full"))
+    handle = ImageHandle.of(image_message(image, frame=None, window=None).encoded)
+    refused, named = client.explain_many([(handle, TEXT)] * 2, ahead=1)
+    assert sources(fake) == ["encoded", "handle"]
+    assert refused.explained().to_dict() == named.explained().to_dict()
+
+
+def test_image_that_no_request_can_hold_waits_for_room(connect: Any, fake: FakeService) -> None:
+    fake.fail_next_uploads(BusyError("full", retry_after_seconds=0.01), times=3)
+    handle = ImageHandle.of(image_message(NOISE, frame=None, window=None).encoded)
+    (result,) = connect(fake, max_message_bytes=300_000).explain_many([(handle, TEXT)], outputs=())
+    assert result.error is None
+    assert (uploads(fake), sources(fake)) == (4, ["handle"])
 
 
 def test_upload_that_fails_fails_its_pair_only(connect: Any, fake: FakeService, image: Any) -> None:

@@ -208,6 +208,18 @@ def test_stream_that_ends_for_another_reason_is_a_fault_at_once(error: Exception
     assert [result.index for result in ledger.take_rest()] == [1]
 
 
+def test_pair_that_grew_counts_with_its_new_size_until_it_is_finished() -> None:
+    ledger = begun(1)
+    assert ledger.may_read
+    first = ledger._under_way[0]
+    for _ in range(2):  # sent twice, held once
+        ledger.weigh(first, module.MAX_HELD_BYTES)
+        assert not ledger.may_read
+    ledger.answer(0, EXPLANATION, 1)
+    assert ledger.may_read
+    assert ledger._held_bytes == 0
+
+
 def test_silence_counts_from_the_last_answer_and_only_while_pairs_are_under_way() -> None:
     ledger = new_ledger(timeout=10)
     ledger.note_time(1000)

@@ -7,6 +7,7 @@ import pytest
 
 from m2ib_client import (
     AccessError,
+    BusyError,
     Client,
     ClosedError,
     ImageHandle,
@@ -58,6 +59,18 @@ def test_faults_of_pairs_are_played_in_a_batch_only(fake: FakeService, image: An
     assert isinstance(first.error, ServerError)
     assert second.error is None
     assert [call.method for call in fake.calls] == ["Explain", "ExplainBatch", "UploadImage", "ExplainBatch"]
+
+
+def test_faults_of_uploads_are_played_in_an_upload_only(fake: FakeService, image: Any) -> None:
+    with pytest.raises(ValueError, match="ClosedError"):
+        fake.fail_next_uploads(ClosedError("no"))
+    fake.fail_next_uploads(BusyError("full"), times=2)
+    with Client(fake.address) as client:
+        assert client.explain(image, "a").similarity > 0
+        for _ in range(2):
+            with pytest.raises(BusyError, match="full"):
+                client.upload(image)
+        assert client.upload(image).size_bytes > 0
 
 
 def test_batch_ends_after_so_many_answers(fake: FakeService, image: Any) -> None:
