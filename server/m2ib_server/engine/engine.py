@@ -12,7 +12,7 @@ from m2ib_server.engine.evaluator import Evaluated, Evaluator
 from m2ib_server.engine.job import Advance, Caller, Job
 from m2ib_server.engine.roster import Roster
 from m2ib_server.engine.schedule import Pending
-from m2ib_server.runtime import Device
+from m2ib_server.runtime import Device, trim_heap
 from m2ib_server.telemetry import log_event, origin_of
 
 _SAFETY = 1.5  # how much longer than estimated a round may take before a partial answer comes too late
@@ -87,6 +87,7 @@ class Engine:
         """Give memory back; what fails here has cost nobody an answer."""
         try:
             self.evaluator.trim()
+            trim_heap()
         except Exception as error:
             fields = {"error_type": type(error).__name__, "origin": origin_of(error)}
             log_event("memory not given back", level=logging.ERROR, **fields)

@@ -15,7 +15,7 @@ from m2ib.v1 import manifest_pb2
 from m2ib_server.errors import DeviceUnavailable, EvaluationFailed, PackageCorrupt
 from m2ib_server.package import Role, open_package
 from m2ib_server.package.store import sha256_of
-from m2ib_server.runtime import DeviceKind, open_device, open_graphs
+from m2ib_server.runtime import DeviceKind, open_device, open_graphs, trim_heap
 from m2ib_server.runtime.device import (
     PROVIDER_BY_KIND,
     Device,
@@ -275,3 +275,17 @@ def test_every_graph_can_be_trimmed_after_it_ran(graphs):
         graph.trim()
         for first, second in zip(before, graph.run(inputs), strict=True):
             assert torch.equal(first, second)
+
+
+def test_the_heap_gives_back_what_is_free():
+    def resident_bytes():
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    kept = []
+    small = [bytearray(60_000) for _ in range(2000)]  # below what the C library maps on its own
+    kept.append(bytearray(60_000))  # at the heap's end: nothing before it is given back by itself
+    grown = resident_bytes()
+    small.clear()
+    trim_heap()
+    assert grown - resident_bytes() > 50 << 20
+    assert kept
