@@ -5,7 +5,8 @@ import pytest
 
 from fakes.engines import SECONDS, job_of, results, submitted
 from fakes.graphs import DIGEST
-from m2ib_server.engine import Priority
+from m2ib_server.engine import Caller, Priority
+from m2ib_server.engine.job import Advance
 from m2ib_server.errors import DeadlineTooShort
 from m2ib_server.methods import Side
 from m2ib_server.package import Role
@@ -93,3 +94,17 @@ def test_a_job_that_is_lifted_has_neither_head_start_nor_debt(make_engine):
     bulk.share, interactive.share = 5000, 300
     submitted(engine, job_of(1, key=1))
     assert (bulk.priority, bulk.share) == (Priority.INTERACTIVE, 300)
+
+
+def test_a_long_bulk_step_is_followed_by_the_interactive_jobs_turn(make_engine):
+    roster = make_engine(max_rows=20, bulk_patience_ms=1000).roster
+    bulk = [job_of(seed, rows=100, priority=Priority.BULK) for seed in (1, 2)]
+    interactive = job_of(3, rows=10)
+    for job in (*bulk, interactive):
+        roster.admit(job, Caller())
+    started_ns = time.monotonic_ns() + 2 * 10**9
+    (first,) = roster.take_round(started_ns)
+    assert first in bulk
+    first.idle_since_ns = started_ns + 5 * 10**9  # its step took five seconds
+    roster.record(first, Advance(events=()))
+    assert roster.take_round(first.idle_since_ns + 1) == [interactive]
