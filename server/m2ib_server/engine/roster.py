@@ -121,10 +121,7 @@ class Roster:
                 job.share = entry_share(job.priority, contenders)
                 self._waiting.remove(job)
             self._running.extend(starting)
-            advancing = [self._running[index] for index in chosen.advancing]
-            if any(job.priority is Priority.BULK for job in advancing):
-                self._bulk_served_ns = now_ns
-            return advancing
+            return [self._running[index] for index in chosen.advancing]
 
     def still_running(self, jobs: Sequence[Job[Any]]) -> list[Job[Any]]:
         """Return those of the jobs that somebody still wants."""
@@ -161,6 +158,8 @@ class Roster:
     def record(self, job: Job[Any], advance: Advance[Any]) -> None:
         """Tell a job's callers what happened; answer them when it is done."""
         with self._changed:
+            if job.priority is Priority.BULK:  # the end of its step: a long one must not use up the others' time
+                self._bulk_served_ns = max(self._bulk_served_ns, job.idle_since_ns)
             job.events.extend(advance.events)
             callers = list(job.callers)
             if advance.is_done:
