@@ -56,7 +56,7 @@ demo: models/demo/manifest.json  ## Explain a phantom film with the demo model, 
 	@echo "The film is out/phantom.dcm, the map over it out/overlay.png. Next, a server of your own:"
 	@echo
 	@echo "    $(BIN)/m2ib-server serve --models models"
-	@echo "    $(BIN)/m2ib explain out/phantom.dcm \"$(DEMO_TEXT)\" --overlay out/overlay.png"
+	@echo "    $(BIN)/m2ib explain out/phantom.dcm \"$(DEMO_TEXT)\" --overlay out/overlay.png --effort specific"
 
 bench: install  ## Run the benchmarks that need nothing from outside; leave their reports in out/bench.
 	for name in $(BENCHMARKS); do PYTHONPATH=tests $(BIN)/python bench/$$name.py || exit 1; done

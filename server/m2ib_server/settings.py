@@ -48,7 +48,7 @@ class EngineLimits:
     """
 
     max_waiting: int = 256
-    max_running: int = 16  # a job between two steps holds some 8 MB at ViT-B/32
+    max_running: int = 16  # each holds its mask, Adam's moments and a step's noise between two rounds
     max_rows: int = 20  # measured: bench/rows.py
     bulk_patience_ms: int = 1000
     cache_bytes: int = 256 * MEBIBYTE

@@ -23,17 +23,6 @@ SECONDS = 60
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
-@pytest.fixture
-def channel(server):
-    with grpc.insecure_channel(server.address) as channel:
-        yield channel
-
-
-@pytest.fixture
-def stub(channel):
-    return attribution_pb2_grpc.AttributionServiceStub(channel)
-
-
 def test_health_is_told_for_the_server_the_service_and_each_model(channel):
     stub = health_pb2_grpc.HealthStub(channel)
     for name in ("", "m2ib.v1.AttributionService", "m2ib.v1.Model/tiny", "m2ib.v1.Model/demo"):

@@ -21,17 +21,6 @@ from wire import explain_request, png
 SECONDS = 60
 
 
-@pytest.fixture
-def channel(server):
-    with grpc.insecure_channel(server.address) as channel:
-        yield channel
-
-
-@pytest.fixture
-def stub(channel):
-    return attribution_pb2_grpc.AttributionServiceStub(channel)
-
-
 def details_of(error):
     status = rpc_status.from_call(error)
     found = {}

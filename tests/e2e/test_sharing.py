@@ -1,7 +1,6 @@
 """The real server under many requests: batches, uploaded images, shared computations, deadlines, several devices."""
 
 import hashlib
-import io
 import threading
 import time
 
@@ -10,32 +9,18 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from PIL import Image
 
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import attribution_pb2_grpc, settings_pb2
 from serving import running_server
+from wire import explain_request, png
 
 SECONDS = 60
 TEXTS = ("a cat", "a dog and a cat", "two birds", "a small red house")
 
 
-def png(seed=0, size=(40, 48)):
-    pixels = np.random.default_rng(seed).integers(0, 255, size, dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def request_of(text="a cat and a dog", image=None, **changes):
-    image = image or pb.Image(encoded=png())
-    return pb.ExplainRequest(**{"model": "tiny", "image": image, "text": text, **changes})
-
-
-@pytest.fixture(scope="module")
-def stub(server):
-    with grpc.insecure_channel(server.address) as channel:
-        yield attribution_pb2_grpc.AttributionServiceStub(channel)
+    return explain_request(text=text, image=image or pb.Image(encoded=png()), **changes)
 
 
 def grid(explanation):
@@ -111,7 +96,7 @@ def test_a_batch_of_more_than_may_be_under_way_is_answered_whole(stub):
 
 def test_a_batch_reads_no_more_than_may_be_under_way(stub):
     limit = in_flight_limit(stub)
-    image = pb.Image(encoded=png(11, size=(800, 800)))  # 640 kB, so that few requests fit between client and server
+    image = pb.Image(encoded=png(seed=11, size=(800, 800)))  # 640 kB, so that few requests fit between client and server
     read = []
 
     def requests():
@@ -146,7 +131,7 @@ SLOW = settings_pb2.Settings(steps=1000, samples=200)
 
 def test_a_batch_whose_reader_leaves_is_given_up(stub, server):
     requests = [
-        pb.ExplainBatchRequest(id=str(seed), request=request_of(image=pb.Image(encoded=png(seed)), settings=SLOW))
+        pb.ExplainBatchRequest(id=str(seed), request=request_of(image=pb.Image(encoded=png(seed=seed)), settings=SLOW))
         for seed in range(4)
     ]
     answers = stub.ExplainBatch(iter(requests))
@@ -160,7 +145,7 @@ def test_a_batch_whose_reader_leaves_is_given_up(stub, server):
 
 
 def test_an_uploaded_image_is_explained_by_its_handle(stub):
-    encoded = png(3)
+    encoded = png(seed=3)
     uploaded = upload(stub, encoded)
     assert uploaded.time_to_live.ToSeconds() > 0
     by_handle = stub.Explain(request_of(image=pb.Image(handle=uploaded.handle)), timeout=SECONDS).explanation
@@ -298,7 +283,7 @@ def test_two_devices_give_the_map_of_one_and_each_image_keeps_its_device(models,
     ):
         pair = attribution_pb2_grpc.AttributionServiceStub(channel)
         for seed in range(6):
-            request = request_of(image=pb.Image(encoded=png(seed)), settings=settings_pb2.Settings(steps=5))
+            request = request_of(image=pb.Image(encoded=png(seed=seed)), settings=settings_pb2.Settings(steps=5))
             ours, again = (pair.Explain(request, timeout=SECONDS).explanation for _ in range(2))
             alone = stub.Explain(request, timeout=SECONDS).explanation
             np.testing.assert_allclose(grid(ours), grid(alone), rtol=1e-3, atol=1e-3)

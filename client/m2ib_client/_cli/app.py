@@ -87,15 +87,7 @@ def explain(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer want
     _check_overlay(overlay, sides)
     with (
         reported_faults(),
-        connect(
-            context,
-            server=server,
-            local=local,
-            models=models,
-            device=device,
-            timeout=timeout,
-            max_message_mebibytes=max_message_mebibytes,
-        ) as client,
+        connect(context) as client,
     ):
         events = client.explain_stream(
             image,
@@ -152,15 +144,7 @@ def score(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer wants 
     """Show how well every IMAGE matches every TEXT: cosine similarities, from -1 to 1."""
     with (
         reported_faults(),
-        connect(
-            context,
-            server=server,
-            local=local,
-            models=models,
-            device=device,
-            timeout=timeout,
-            max_message_mebibytes=max_message_mebibytes,
-        ) as client,
+        connect(context) as client,
     ):
         scores = client.score(images, texts, model=model, fit=fit, truncate_text=truncate, frame=frame, window=window)
         names = [str(image) for image in images]
@@ -184,15 +168,7 @@ def list_models(
     """Show the models that the server has loaded, with their defaults and limits."""
     with (
         reported_faults(),
-        connect(
-            context,
-            server=server,
-            local=local,
-            models=models,
-            device=device,
-            timeout=timeout,
-            max_message_mebibytes=max_message_mebibytes,
-        ) as client,
+        connect(context) as client,
     ):
         loaded = client.models()
         if as_json:

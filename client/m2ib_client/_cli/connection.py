@@ -10,32 +10,26 @@ from m2ib_client._cli.progress import booting
 from m2ib_client._client import Client
 
 
-def connect(
-    context: typer.Context,
-    *,
-    server: str,
-    local: bool,
-    models: Path | None,
-    device: str,
-    timeout: float,
-    max_message_mebibytes: int,
-) -> Client:
-    """Return a client of the server that the options name.
+def connect(context: typer.Context) -> Client:
+    """Return a client of the server that a command's options name; every command declares the same six for it.
 
     Raises:
         typer.BadParameter: the options contradict each other.
         M2IBError: the address or the timeout is wrong, or the private server did not start.
     """
-    limit = max_message_mebibytes * MEBIBYTE
-    if not local:
+    given = context.params
+    timeout, limit = float(given["timeout"]), int(given["max_message_mebibytes"]) * MEBIBYTE
+    if not given["local"]:
         _refuse_local_options(context)
-        return Client(server, timeout=timeout, max_message_bytes=limit)
+        return Client(given["server"], timeout=timeout, max_message_bytes=limit)
     if _is_given(context, "server"):
         raise typer.BadParameter("--server and --local exclude each other")
-    if models is None:
+    if given["models"] is None:
         raise typer.BadParameter("--local needs --models DIR")
     with booting(Console(stderr=True)):
-        return Client.local(models=models, device=device, timeout=timeout, max_message_bytes=limit)
+        return Client.local(
+            models=Path(given["models"]), device=given["device"], timeout=timeout, max_message_bytes=limit
+        )
 
 
 def _refuse_local_options(context: typer.Context) -> None:

@@ -76,15 +76,7 @@ def explain_many(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer
     rows = read_rows(pairs)
     with reported_faults(), closing(ResultsFolder(out, _told(options))) as results:
         due = results.open(rows, force=force)
-        with connect(
-            context,
-            server=server,
-            local=local,
-            models=models,
-            device=device,
-            timeout=timeout,
-            max_message_mebibytes=max_message_mebibytes,
-        ) as client:
+        with connect(context) as client:
             failed = _explain(client, pairs.parent, due, results, options)
         done = len(due) - failed
         typer.echo(

@@ -197,7 +197,7 @@ class ExplainRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     ON_DEADLINE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model's name; empty means the only model loaded."""
+    """The model's name; unset or empty means the only model loaded."""
     text: _builtins.str
     """The text, not empty, within the model's context length and Limits.max_text_characters."""
     fit: _settings_pb2.Fit.ValueType
@@ -231,22 +231,29 @@ class ExplainRequest(_message.Message):
     def __init__(
         self,
         *,
-        model: _builtins.str = ...,
+        model: _builtins.str | None = ...,
         image: Global___Image | None = ...,
         text: _builtins.str = ...,
         sides: _abc.Iterable[_settings_pb2.Side.ValueType] | None = ...,
         settings: _settings_pb2.Settings | None = ...,
         fit: _settings_pb2.Fit.ValueType = ...,
         outputs: _abc.Iterable[Global___Output.ValueType] | None = ...,
-        truncate_text: _builtins.bool = ...,
+        truncate_text: _builtins.bool | None = ...,
         priority: Global___Priority.ValueType = ...,
         on_deadline: Global___OnDeadline.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_truncate_text", b"_truncate_text", "image", b"image", "model", b"model", "settings", b"settings", "truncate_text", b"truncate_text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fit", b"fit", "image", b"image", "model", b"model", "on_deadline", b"on_deadline", "outputs", b"outputs", "priority", b"priority", "settings", b"settings", "sides", b"sides", "text", b"text", "truncate_text", b"truncate_text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_truncate_text", b"_truncate_text", "fit", b"fit", "image", b"image", "model", b"model", "on_deadline", b"on_deadline", "outputs", b"outputs", "priority", b"priority", "settings", b"settings", "sides", b"sides", "text", b"text", "truncate_text", b"truncate_text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
+    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__truncate_text: _TypeAlias = _typing.Literal["truncate_text"]  # noqa: Y015
+    _WhichOneofArgType__truncate_text: _TypeAlias = _typing.Literal["_truncate_text", b"_truncate_text"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__truncate_text) -> _WhichOneofReturnType__truncate_text | None: ...
 
 Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
 
@@ -1185,7 +1192,7 @@ class ScoreRequest(_message.Message):
     FIT_FIELD_NUMBER: _builtins.int
     TRUNCATE_TEXT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model's name; empty means the only model loaded."""
+    """The model's name; unset or empty means the only model loaded."""
     fit: _settings_pb2.Fit.ValueType
     """How the images become the model's input."""
     truncate_text: _builtins.bool
@@ -1201,17 +1208,24 @@ class ScoreRequest(_message.Message):
     def __init__(
         self,
         *,
-        model: _builtins.str = ...,
+        model: _builtins.str | None = ...,
         images: _abc.Iterable[Global___Image] | None = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
         fit: _settings_pb2.Fit.ValueType = ...,
-        truncate_text: _builtins.bool = ...,
+        truncate_text: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_truncate_text", b"_truncate_text", "model", b"model", "truncate_text", b"truncate_text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fit", b"fit", "images", b"images", "model", b"model", "texts", b"texts", "truncate_text", b"truncate_text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_truncate_text", b"_truncate_text", "fit", b"fit", "images", b"images", "model", b"model", "texts", b"texts", "truncate_text", b"truncate_text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
+    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__truncate_text: _TypeAlias = _typing.Literal["truncate_text"]  # noqa: Y015
+    _WhichOneofArgType__truncate_text: _TypeAlias = _typing.Literal["_truncate_text", b"_truncate_text"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__truncate_text) -> _WhichOneofReturnType__truncate_text | None: ...
 
 Global___ScoreRequest: _TypeAlias = ScoreRequest  # noqa: Y015
 
@@ -1306,17 +1320,19 @@ class GetModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model's name; empty means the only model loaded."""
+    """The model's name; unset or empty means the only model loaded."""
     def __init__(
         self,
         *,
-        model: _builtins.str = ...,
+        model: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
+    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
 
 Global___GetModelRequest: _TypeAlias = GetModelRequest  # noqa: Y015
 

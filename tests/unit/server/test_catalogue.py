@@ -45,10 +45,3 @@ def test_two_texts_share_an_entry_only_if_their_tokens_are_the_same(model, first
     ]
     inputs = [model.text_input(text) for text in texts]
     assert (inputs[0].digest == inputs[1].digest) == (first == second)
-
-
-def test_an_image_and_a_text_of_the_same_bytes_have_keys_of_their_own_graphs(model):
-    assert (
-        model.image_input(np.zeros(model.model_input.shape, dtype=np.float32)).side
-        != model.text_input(model.tokeniser.encode("a", truncate=False)).side
-    )
