@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from m2ib_server import __version__, flags
 from m2ib_server.errors import ServiceError
@@ -144,7 +146,8 @@ def _run(settings: ServerSettings) -> int:
     from m2ib_server.bootstrap import serve as serve_rooms
 
     try:
-        rooms = build(settings)
+        with _loading():
+            rooms = build(settings)
     except ServiceError as error:
         return _refuse(error.reason, error)
     try:
@@ -154,6 +157,12 @@ def _run(settings: ServerSettings) -> int:
     finally:
         rooms.fleet.close()
     return 0 if is_drained else EXIT_FAILED
+
+
+def _loading() -> AbstractContextManager[object]:
+    """Show on a terminal, and nowhere else, that models are being loaded; a log of JSON lines stays one."""
+    console = Console(stderr=True)
+    return console.status("loading models and running each graph once") if console.is_terminal else nullcontext()
 
 
 def _refuse(reason: str, error: Exception) -> int:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import pty
 import subprocess
 import sys
 import threading
@@ -140,3 +142,17 @@ def test_the_log_holds_no_text_pixel_or_identifier(tiny_package, tmp_path):
         assert word not in log
         assert not any(word in answer for answer in answers)
     assert [json.loads(line)["event"] for line in log.splitlines()].count("call ended") == len(requests)
+
+
+def test_a_terminal_is_shown_that_models_are_being_loaded(tiny_package, tmp_path):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "m2ib_server", "serve", "--models", str(tiny_package), "--listen", "127.0.0.1:0"]
+    with subprocess.Popen([*command, "--exit-with-stdin"], stderr=theirs, stdin=subprocess.PIPE) as running:
+        os.close(theirs)
+        told = ""
+        while '"event": "ready"' not in told:
+            told += os.read(ours, 4096).decode(errors="replace")
+        running.communicate(timeout=SECONDS)
+    os.close(ours)
+    assert "loading models" in told
+    assert running.returncode == 0
