@@ -96,7 +96,7 @@ def test_a_batch_of_more_than_may_be_under_way_is_answered_whole(stub):
 
 def test_a_batch_reads_no_more_than_may_be_under_way(stub):
     limit = in_flight_limit(stub)
-    image = pb.Image(encoded=png(seed=11, size=(800, 800)))  # 640 kB, so that few requests fit between client and server
+    image = pb.Image(encoded=png(seed=11, size=(800, 800)))  # 640 kB: few fit between client and server
     read = []
 
     def requests():
