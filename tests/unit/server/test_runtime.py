@@ -69,9 +69,16 @@ def test_a_provider_that_is_not_built_in_is_refused_with_what_was_seen():
 
 
 def test_session_pools_are_bounded_and_do_not_spin():
-    options = session_options(3, is_repacked=True)
+    options = session_options(open_device(DeviceKind.CPU, threads=3), is_repacked=True)
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 1)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_session_pools_spin_no_longer_than_they_are_told_to():
+    (device,) = open_devices(DeviceKind.CPU, threads=2, count=1, spin_microseconds=20)
+    options = session_options(device, is_repacked=True)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "1"
+    assert options.get_session_config_entry("session.intra_op.spin_duration_us") == "20"
 
 
 @pytest.mark.parametrize(
