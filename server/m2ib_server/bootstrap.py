@@ -60,7 +60,12 @@ def build(settings: ServerSettings) -> Rooms:
         PackageCorrupt: a package is not what its manifest says, or its warm-up failed.
         DeviceUnavailable: the device cannot be had.
     """
-    devices = open_devices(DeviceKind(settings.device), threads=settings.threads, count=settings.devices)
+    devices = open_devices(
+        DeviceKind(settings.device),
+        threads=settings.threads,
+        count=settings.devices,
+        spin_microseconds=settings.spin_microseconds,
+    )
     packages = [open_package(folder) for folder in find_packages(settings.models)]
     catalogue = Catalogue([LoadedModel(package) for package in packages])
     rooms = Rooms(catalogue=catalogue, fleet=Fleet([build_engine(packages, device, settings) for device in devices]))

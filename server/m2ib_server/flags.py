@@ -45,6 +45,15 @@ Threads = Annotated[
     int | None,
     typer.Option(envvar="M2IB_THREADS", min=1, help="Compute threads.", show_default="what the machine allows"),
 ]
+SpinMicroseconds = Annotated[
+    int,
+    _count(
+        "M2IB_SPIN_MICROSECONDS",
+        "How long compute threads look out for more work before they sleep; 20 suits cores of the server's own.",
+        least=0,
+        most=1000,
+    ),
+]
 Devices = Annotated[int, _count("M2IB_DEVICES", "Engines: GPUs 0 to N - 1, or N equal shares of the CPU's threads.")]
 Reflection = Annotated[bool, typer.Option(envvar="M2IB_REFLECTION", help="Describe the services to whoever asks.")]
 GraceSeconds = Annotated[

@@ -90,6 +90,7 @@ class ServerSettings:
         listen: "host:port"; port 0 takes a free one.
         device: "cpu", "cuda" or "tensorrt".
         threads: compute threads, at least 1.
+        spin_microseconds: how long ONNX Runtime's threads look out for more work before they sleep, 0 to 1000.
         devices: devices, each with an engine of its own: GPUs 0 to devices - 1, or shares of a CPU's threads.
         reflection: whether the server describes its services to whoever asks.
         grace_seconds: how long running requests may take to finish after SIGTERM.
@@ -105,6 +106,7 @@ class ServerSettings:
     listen: str
     device: str
     threads: int
+    spin_microseconds: int = 0
     devices: int = 1
     reflection: bool = False
     grace_seconds: float = 30.0

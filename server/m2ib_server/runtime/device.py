@@ -37,6 +37,7 @@ class Device:
         torch_device: where torch keeps the mask, its noise and every bound tensor.
         threads: compute threads of ONNX Runtime and of torch, at least 1.
         providers: ONNX Runtime's providers with their options, in order of preference.
+        spin_microseconds: how long ONNX Runtime's threads look out for more work before they sleep; 0 sleeps at once.
         stream: the CUDA stream that torch and ONNX Runtime share; None on a CPU.
     """
 
@@ -44,6 +45,7 @@ class Device:
     torch_device: torch.device
     threads: int
     providers: ProviderList
+    spin_microseconds: int = 0
     stream: "torch.cuda.Stream | None" = None
 
     def in_order(self) -> AbstractContextManager[object]:
@@ -54,7 +56,7 @@ class Device:
         return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
 
 
-def open_device(kind: DeviceKind, *, threads: int, index: int = 0) -> Device:
+def open_device(kind: DeviceKind, *, threads: int, index: int = 0, spin_microseconds: int = 0) -> Device:
     """Open a device, or refuse.
 
     Raises:
@@ -67,6 +69,7 @@ def open_device(kind: DeviceKind, *, threads: int, index: int = 0) -> Device:
             torch_device=torch.device("cpu"),
             threads=threads,
             providers=providers_for(kind, index=index, stream=0),
+            spin_microseconds=spin_microseconds,
         )
     if not torch.cuda.is_available():
         raise DeviceUnavailable(kind, seen="a torch that sees no GPU", allowed="a torch built for CUDA and a GPU")
@@ -77,18 +80,21 @@ def open_device(kind: DeviceKind, *, threads: int, index: int = 0) -> Device:
         torch_device=torch.device("cuda", index),
         threads=threads,
         providers=providers_for(kind, index=index, stream=stream.cuda_stream),
+        spin_microseconds=spin_microseconds,
         stream=stream,
     )
 
 
-def open_devices(kind: DeviceKind, *, threads: int, count: int) -> list[Device]:
+def open_devices(kind: DeviceKind, *, threads: int, count: int, spin_microseconds: int = 0) -> list[Device]:
     """Open several devices: GPUs 0 to count - 1, or so many equal shares of the threads on a CPU.
 
     Raises:
         DeviceUnavailable: as `open_device` does.
     """
     share = max(1, threads // count) if kind is DeviceKind.CPU else threads
-    return [open_device(kind, threads=share, index=index) for index in range(count)]
+    return [
+        open_device(kind, threads=share, index=index, spin_microseconds=spin_microseconds) for index in range(count)
+    ]
 
 
 def check_provider(kind: DeviceKind, available: Sequence[str]) -> None:
@@ -116,17 +122,18 @@ def providers_for(kind: DeviceKind, *, index: int, stream: int) -> ProviderList:
     return [(PROVIDER_BY_KIND[DeviceKind.TENSORRT], gpu_options), *cuda, *cpu]
 
 
-def session_options(threads: int, *, is_repacked: bool) -> onnxruntime.SessionOptions:
-    """Return options for a session: one pool of `threads`, which sleep when idle rather than spin.
+def session_options(device: Device, *, is_repacked: bool) -> onnxruntime.SessionOptions:
+    """Return options for a session on a device: one pool of its threads, which spin for its time and then sleep.
 
     is_repacked: whether the session repacks its weights into a private copy, which is faster; otherwise it reads them
     from the weights file's pages, which are one copy for whoever maps the file (docs/decisions/0002).
     """
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = device.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if device.spin_microseconds else "0")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(device.spin_microseconds))
     options.add_session_config_entry("session.disable_prepacking", "0" if is_repacked else "1")
     return options
 

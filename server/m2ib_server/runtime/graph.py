@@ -108,7 +108,7 @@ def software_version(distribution: str) -> str:
 def _open(package: ModelPackage, graph: pb.Graph, device: Device) -> FrozenGraph:
     path = package.path(file_for(graph, device.kind))
     try:
-        options = session_options(device.threads, is_repacked=graph.role not in RARE)
+        options = session_options(device, is_repacked=graph.role not in RARE)
         session = onnxruntime.InferenceSession(str(path), options, providers=device.providers)
     except Exception as error:
         raise PackageCorrupt(str(path), seen="no loadable graph", allowed="an ONNX graph") from error
