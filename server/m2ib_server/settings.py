@@ -43,7 +43,7 @@ class EngineLimits:
         max_waiting: jobs of one class that may wait; one more is refused.
         max_running: jobs of one class that are under way together and hold their features.
         max_rows: rows that one round evaluates and one call of a graph takes.
-        bulk_patience_ms: how long a bulk job may go without a step while interactive jobs fill the rounds.
+        bulk_patience_ms: how long the bulk jobs, all of them, may go without a turn while there are interactive ones.
         cache_bytes: memory for head features and target embeddings, in bytes.
     """
 

@@ -34,6 +34,8 @@ FIELDS = frozenset(
         "seconds",
         "shared",
         "threads",
+        "upload_bytes",
+        "uploads",
         "version",
         "waiting",
     }

@@ -45,6 +45,7 @@ def test_mixed_calls_lose_nothing_and_leave_nothing_behind(models, tmp_path):
         log = server.log()
         _tell(ledger, before, after, log)
         assert server.stop() == 0
+        _check_nothing_is_left(server.log())
 
     for each in (warm, ledger):
         assert Counter(each.faults) == Counter()
@@ -92,6 +93,16 @@ def _check_log(log: str, answered_ids: list[str]) -> None:
     assert len(set(answered_ids)) == len(answered_ids)
     assert {code_by_id.get(each) for each in answered_ids} == {"OK"}
     assert CANARY not in log
+
+
+def _check_nothing_is_left(log: str) -> None:
+    """What each engine and the store of uploads held at the end: nothing."""
+    lines = [json.loads(line) for line in log.splitlines()]
+    stopping = [line for line in lines if line["event"] == "engine stopping"]
+    assert stopping
+    assert [(line["waiting"], line["running"], line["callers"]) for line in stopping] == [(0, 0, 0)] * len(stopping)
+    (uploads,) = [line for line in lines if line["event"] == "uploads forgotten"]
+    assert (uploads["uploads"], uploads["upload_bytes"]) == (0, 0)
 
 
 def _tell(ledger: Ledger, before: Vitals, after: Vitals, log: str) -> None:

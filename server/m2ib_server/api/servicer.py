@@ -22,6 +22,7 @@ from m2ib_server.engine import Caller, Catalogue, Fleet, Job, LoadedModel, Prior
 from m2ib_server.errors import InvalidField
 from m2ib_server.methods import EncoderInput, score, score_work
 from m2ib_server.settings import ServerSettings
+from m2ib_server.telemetry import log_event
 from m2ib_server.text import EncodedText
 
 Result = TypeVar("Result")
@@ -104,6 +105,7 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
 
     def close(self) -> None:
         """Forget what was uploaded and end the threads that read and write."""
+        log_event("uploads forgotten", uploads=len(self._uploads), upload_bytes=self._uploads.size_bytes)
         self._uploads.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
 

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from m2ib_server.engine.evaluator import Evaluated, Evaluator
 from m2ib_server.engine.job import Advance, Caller, Job
 from m2ib_server.engine.roster import Roster
 from m2ib_server.engine.schedule import Pending
+from m2ib_server.engine.turn import Answer
+from m2ib_server.methods import Evaluation
 from m2ib_server.runtime import Device, trim_heap
 from m2ib_server.telemetry import log_event, origin_of
 
@@ -50,7 +52,7 @@ class Engine:
             self._thread.join()
 
     def tally(self) -> dict[str, int]:
-        """Count what is under way and what was done so far, as the log tells it when the engine stops."""
+        """Count what is under way and what was done so far, as the log tells it when the engine rests or stops."""
         census, counts = self.roster.census(), self.evaluator.counts
         return {
             "waiting": census.waiting,
@@ -68,11 +70,16 @@ class Engine:
         torch.set_num_threads(self._device.threads)
         try:
             with self._device.in_order():
+                is_resting = True
                 while not self.roster.is_over:
                     if self.roster.wait_for_work(_IDLE_SECONDS):
+                        is_resting = False
                         self._round()
-                    else:
-                        self._trim()
+                        continue
+                    if not is_resting:
+                        log_event("engine idle", **self.tally())
+                    is_resting = True
+                    self._trim()  # each time: what others keep for a while is free only later
         except Exception as error:
             log_event(
                 "engine died",
@@ -93,26 +100,30 @@ class Engine:
             log_event("memory not given back", level=logging.ERROR, **fields)
 
     def _round(self) -> None:
-        """Let go who has left, then advance the jobs whose turn it is by one evaluation each."""
+        """Let go who has left, then give each job whose turn it is its rows."""
         now_ns = time.monotonic_ns()
         chosen = self.roster.take_round(now_ns)
         self.roster.dismiss(now_ns, horizon_ns=int(_SAFETY * 1e9 * self.roster.seconds_of(chosen)))
         jobs = self.roster.still_running(chosen)
         jobs = [job for job in jobs if job.is_started or self._attempt(job, job.start)]
-        wanted = [Pending(model=job.model, evaluation=evaluation) for job in jobs for evaluation in job.pending]
+        turns = [job.turn(self.evaluator.max_rows) for job in jobs]
+        wanted = [
+            Pending(model=job.model, evaluation=part) for job, parts in zip(jobs, turns, strict=True) for part in parts
+        ]
         evaluated = iter(self.evaluator.evaluate(wanted))
-        for job in jobs:
-            self._hand_over(job, [next(evaluated) for _ in job.pending])
+        for job, parts in zip(jobs, turns, strict=True):
+            self._hand_over(job, parts, [next(evaluated) for _ in parts])
 
-    def _hand_over(self, job: Job[Any], evaluated: list[Evaluated]) -> None:
-        faults = [each.answer for each in evaluated if isinstance(each.answer, Exception)]
-        if faults:
-            self.roster.fail(job, faults[0])
-            return
-        roles = zip(job.pending, evaluated, strict=True)
-        job.cached_roles |= {evaluation.role for evaluation, each in roles if each.is_recalled}
-        answer = tuple(tensor for each in evaluated for tensor in each.answer)  # type: ignore[union-attr]
-        self._attempt(job, lambda: job.advance(answer))
+    def _hand_over(self, job: Job[Any], parts: Sequence[Evaluation], evaluated: Sequence[Evaluated]) -> None:
+        answers: list[Answer] = []
+        for part, each in zip(parts, evaluated, strict=True):
+            if isinstance(each.answer, Exception):
+                self.roster.fail(job, each.answer)
+                return
+            if each.is_recalled:
+                job.cached_roles.add(part.role)
+            answers.append(each.answer)
+        self._attempt(job, lambda: job.advance(parts, answers))
 
     def _attempt(self, job: Job[Any], step: Callable[[], Advance[Any]]) -> bool:
         """Take a job's step; a method that raises fails its own job and no other. Return whether the job goes on."""

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from m2ib_server.engine.cache import CacheKey, FeatureCache
 from m2ib_server.engine.cost import CostModel
-from m2ib_server.engine.schedule import Part, Pending, batches
+from m2ib_server.engine.schedule import Pending, batches
+from m2ib_server.engine.turn import Answer
 from m2ib_server.package import Role
-
-Answer = tuple[Tensor, ...]
 
 
 class Graphs(Protocol):
@@ -60,10 +59,13 @@ class Evaluator:
     """Evaluates on one device. One thread's alone, but for its counts, which any may read."""
 
     def __init__(self, models: Mapping[str, Graphs], *, max_rows: int, cache: FeatureCache, costs: CostModel) -> None:
-        """Evaluate with the graphs of `models`, by digest, at most `max_rows` rows a call; `costs` learns from it."""
+        """Evaluate with the graphs of `models`, by digest; `costs` learns from it.
+
+        max_rows: the most rows of a call, and of an evaluation.
+        """
         self.counts = EvaluatorCounts(Counter(), Counter(), Counter(), Counter())
+        self.max_rows = max_rows
         self._models = models
-        self._max_rows = max_rows
         self._cache = cache
         self._costs = costs
 
@@ -88,7 +90,7 @@ class Evaluator:
             evaluated[index] = Evaluated(answer=answer)
             key = keys[index]
             if key is not None and not isinstance(answer, Exception):
-                self._cache.put(key, answer)
+                self._cache.put(key, tuple(tensor.clone() for tensor in answer))  # out of the runtime's arena
         for index, key in enumerate(keys):
             if index not in evaluated and key is not None:
                 evaluated[index] = Evaluated(answer=evaluated[first_of[key]].answer, is_recalled=True)
@@ -103,28 +105,25 @@ class Evaluator:
             graphs.trim()
 
     def _compute(self, pending: Sequence[Pending]) -> list[Answer | Exception]:
-        parts: list[list[Answer | Exception]] = [[] for _ in pending]
-        for call in batches(pending, self._max_rows):
-            for part, answer in zip(call, self._call(pending, call), strict=True):
-                parts[part.index].append(answer)
-        return [_joined(answers) for answers in parts]
+        answers: dict[int, Answer | Exception] = {}
+        for call in batches(pending, self.max_rows):
+            answers |= zip(call, self._call([pending[index] for index in call]), strict=True)
+        return [answers[index] for index in range(len(pending))]
 
-    def _call(self, pending: Sequence[Pending], call: Sequence[Part]) -> Sequence[Answer | Exception]:
-        """Evaluate parts in one call; when that fails, each alone, so that only the culprit fails."""
-        first = pending[call[0].index]
-        graphs, role = self._models[first.model], first.evaluation.role
-        cut = [_rows(pending[part.index], part) for part in call]
-        sizes = [part.stop - part.start for part in call]
+    def _call(self, call: Sequence[Pending]) -> Sequence[Answer | Exception]:
+        """Evaluate in one call; when that fails, each alone, so that only the culprit fails."""
+        model, role = call[0].model, call[0].evaluation.role
+        inputs = [item.evaluation.inputs for item in call]
+        sizes = [item.evaluation.rows for item in call]
         started = time.perf_counter()
         try:
-            inputs = cut[0] if len(cut) == 1 else {name: torch.cat([rows[name] for rows in cut]) for name in cut[0]}
-            outputs = graphs.run(role, inputs)
+            outputs = self._models[model].run(role, _joined(inputs))
             answers = [outputs] if len(call) == 1 else _split(outputs, sizes)
-        except Exception as error:  # whatever a runtime raises is the fault of these parts alone
+        except Exception as error:  # whatever a runtime raises is the fault of these evaluations alone
             if len(call) == 1:
                 return [error]
-            return [answer for part in call for answer in self._call(pending, [part])]
-        self._costs.observe(first.model, role, rows=sum(sizes), seconds=time.perf_counter() - started)
+            return [answer for item in call for answer in self._call([item])]
+        self._costs.observe(model, role, rows=sum(sizes), seconds=time.perf_counter() - started)
         self.counts.calls[role] += 1
         self.counts.rows[role] += sum(sizes)
         return answers
@@ -137,23 +136,8 @@ class Evaluator:
         return CacheKey(model=pending.model, role=evaluation.role, layer=layer, content=evaluation.digest)
 
 
-def _rows(pending: Pending, part: Part) -> Mapping[str, Tensor]:
-    inputs = pending.evaluation.inputs
-    if part.stop - part.start == pending.evaluation.rows:
-        return inputs
-    return {name: tensor[part.start : part.stop] for name, tensor in inputs.items()}
-
-
-def _joined(parts: Sequence[Answer | Exception]) -> Answer | Exception:
-    for part in parts:
-        if isinstance(part, Exception):
-            return part
-    if len(parts) == 1:
-        return parts[0]
-    try:
-        return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    except Exception as error:  # no memory for the whole: the fault of this evaluation alone
-        return error
+def _joined(inputs: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    return inputs[0] if len(inputs) == 1 else {name: torch.cat([rows[name] for rows in inputs]) for name in inputs[0]}
 
 
 def _split(outputs: Answer, rows: Sequence[int]) -> list[Answer]:

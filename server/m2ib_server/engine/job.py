@@ -12,6 +12,7 @@ from typing import Generic
 from torch import Tensor
 
 from m2ib_server.engine.schedule import Contender, Priority
+from m2ib_server.engine.turn import cut, joined, rows_by_role, rows_of
 from m2ib_server.methods import Evaluation, Event, Method, StepDone
 from m2ib_server.methods.evaluation import Outcome
 from m2ib_server.package import Role
@@ -70,6 +71,7 @@ class Caller(Generic[Outcome]):
         """
         self.reply: Future[Outcome] = Future()
         self.reply.set_running_or_notify_cancel()  # a caller that leaves says so by cancel()
+        self.priority = Priority.INTERACTIVE  # that of the job it came with
         self.deadline_ns = deadline_ns
         self.wants_partial = wants_partial
         self.is_shared = False
@@ -125,13 +127,14 @@ class Job(Generic[Outcome]):
         self.priority = priority
         self.callers: list[Caller[Outcome]] = []
         self.events: list[Event] = []
-        self.pending: tuple[Evaluation, ...] = ()
         self.cached_roles: set[Role] = set()
         self.seconds: dict[Stage, float] = dict.fromkeys(Stage, 0.0)
         self.share = 0
         self.is_started = False
         self.idle_since_ns = time.monotonic_ns()
         self._rows = rows
+        self._step: tuple[Evaluation, ...] = ()
+        self._done: list[tuple[Evaluation, tuple[Tensor, ...]]] = []
         self._left = Counter(work or {})
         self._method = method
         self._so_far = so_far
@@ -141,7 +144,8 @@ class Job(Generic[Outcome]):
     @property
     def contender(self) -> Contender:
         """The job as the policy sees it."""
-        return Contender(priority=self.priority, rows=self._rows, share=self.share, idle_since_ns=self.idle_since_ns)
+        rows = rows_of(self._step) - self._done_rows if self._done else self._rows
+        return Contender(priority=self.priority, rows=rows, share=self.share, idle_since_ns=self.idle_since_ns)
 
     @property
     def rows_left(self) -> Mapping[Role, int]:
@@ -149,12 +153,12 @@ class Job(Generic[Outcome]):
         return dict(self._left)
 
     @property
-    def pending_rows(self) -> Mapping[Role, int]:
-        """The rows that it waits for, by graph."""
-        rows: Counter[Role] = Counter()
-        for evaluation in self.pending:
-            rows[evaluation.role] += evaluation.rows
-        return rows
+    def _done_rows(self) -> int:
+        return rows_of(part for part, _ in self._done)
+
+    def turn(self, max_rows: int) -> list[Evaluation]:
+        """Return what it wants evaluated next: at most `max_rows` rows of its step; nothing before it has started."""
+        return cut(self._step, start=self._done_rows, max_rows=max_rows)
 
     def so_far(self) -> Outcome | None:
         """Return an outcome of what has happened so far, or None."""
@@ -165,16 +169,20 @@ class Job(Generic[Outcome]):
         self.is_started = True
         return self._send(None)
 
-    def advance(self, answer: tuple[Tensor, ...]) -> Advance[Outcome]:
-        """Hand the method its answer and take what it wants next.
+    def advance(self, parts: Sequence[Evaluation], answers: Sequence[tuple[Tensor, ...]]) -> Advance[Outcome]:
+        """Take the answers to a turn; once its step is whole, hand them to the method and take what it wants next.
 
         Raises:
             Exception: whatever the method raises.
         """
-        self._left.subtract(self.pending_rows)
-        self.share += self._rows
+        self._left.subtract(rows_by_role(parts))
+        self.share += max(1, rows_of(parts))
         self.idle_since_ns = time.monotonic_ns()
-        return self._send(answer)
+        self._done.extend(zip(parts, answers, strict=True))
+        if self._done_rows < rows_of(self._step):
+            return Advance(events=())
+        done, self._done = self._done, []
+        return self._send(joined(self._step, done))
 
     def close(self) -> None:
         """End the method."""
@@ -190,9 +198,9 @@ class Job(Generic[Outcome]):
         except StopIteration as stop:
             self.mark(self._stage)
             return Advance(events=tuple(events), is_done=True, outcome=stop.value)
-        self.pending = wanted if isinstance(wanted, tuple) else (wanted,)
-        if self.pending:
-            self.mark(STAGE_BY_ROLE[self.pending[0].role])
+        self._step = wanted if isinstance(wanted, tuple) else (wanted,)
+        if self._step:
+            self.mark(STAGE_BY_ROLE[self._step[0].role])
         return Advance(events=tuple(events))
 
     def mark(self, stage: Stage) -> None:

@@ -12,6 +12,7 @@ from typing import Any, cast
 from m2ib_server.engine.cost import CostModel
 from m2ib_server.engine.job import Advance, Caller, Job
 from m2ib_server.engine.schedule import Priority, entry_share, finish_seconds, next_round
+from m2ib_server.engine.turn import rows_by_role
 from m2ib_server.errors import DeadlineExpired, DeadlineTooShort, Draining, QueueFull
 from m2ib_server.settings import EngineLimits
 
@@ -129,8 +130,9 @@ class Roster:
             return [job for job in jobs if job in self._running]
 
     def seconds_of(self, jobs: Sequence[Job[Any]]) -> float:
-        """Estimate how long it takes to evaluate what jobs wait for."""
-        return sum(self._costs.seconds(job.model, job.pending_rows) for job in jobs)
+        """Estimate how long a turn of each of the jobs takes."""
+        rows = self._limits.max_rows
+        return sum(self._costs.seconds(job.model, rows_by_role(job.turn(rows))) for job in jobs)
 
     def dismiss(self, now_ns: int, horizon_ns: int) -> None:
         """End the callers who have left or whose time is over, and the jobs that nobody wants any more.
@@ -150,6 +152,8 @@ class Roster:
             unwanted = [job for job in self._jobs() if not job.callers]
             for job in unwanted:
                 self._strike(job)
+            for job in {job for job, _ in left}.difference(unwanted):
+                self._settle_class(job)
         for job, caller in left:
             self._end_early(job, caller)
         for job in unwanted:
@@ -199,10 +203,11 @@ class Roster:
     def _place(self, job: Job[Any], caller: Caller[Any]) -> Job[Any]:
         if self._is_closing:
             raise Draining
+        caller.priority = job.priority
         under_way = self._by_key.get(job.key) if job.key is not None else None
         self._check_deadline(job if under_way is None else under_way, job.priority, caller)
         if under_way is not None:
-            self._join(under_way, job.priority, caller)
+            self._join(under_way, caller)
             return under_way
         depth = sum(one.priority is job.priority for one in self._waiting)
         if depth >= self._limits.max_waiting:
@@ -213,26 +218,44 @@ class Roster:
             self._by_key[job.key] = job
         return job
 
-    def _join(self, job: Job[Any], priority: Priority, caller: Caller[Any]) -> None:
-        """Add a caller to a job under way; one of a better class lifts it there, without head start or debt."""
+    def _join(self, job: Job[Any], caller: Caller[Any]) -> None:
+        """Add a caller to a job under way; one of a better class lifts it there."""
         job.callers.append(caller)
         caller.is_shared = True
         self._shared += 1
-        if priority is Priority.INTERACTIVE and job.priority is Priority.BULK:
-            job.share = entry_share(priority, [one.contender for one in self._running])
-            job.priority = priority
+        self._settle_class(job)
+
+    def _settle_class(self, job: Job[Any]) -> None:
+        """Put a job into the best class of its callers, without head start or debt there."""
+        best = min((caller.priority for caller in job.callers), key=list(Priority).index)
+        if best is not job.priority:
+            job.share = entry_share(best, [one.contender for one in self._running])
+            job.priority = best
 
     def _check_deadline(self, job: Job[Any], priority: Priority, caller: Caller[Any]) -> None:
         if caller.deadline_ns is None or caller.wants_partial:
             return
         others = [(one.priority, self._seconds_left(one)) for one in self._jobs() if one is not job]
-        estimate = finish_seconds(self._seconds_left(job), priority, others)
+        turns = [self._turn_seconds(one) for one in self._jobs() if one.priority is Priority.BULK]
+        estimate = finish_seconds(
+            self._seconds_left(job),
+            priority,
+            others,
+            bulk_turn=max(turns, default=0.0),
+            bulk_patience=self._limits.bulk_patience_ms / 1000,
+        )
         left = (caller.deadline_ns - time.monotonic_ns()) / 1e9
         if estimate > left:
             raise DeadlineTooShort(left=max(0.0, left), estimate=estimate)
 
     def _seconds_left(self, job: Job[Any]) -> float:
         return self._costs.seconds(job.model, job.rows_left)
+
+    def _turn_seconds(self, job: Job[Any]) -> float:
+        """Estimate the longest turn that a job may still have."""
+        most = min(self._limits.max_rows, job.contender.rows)
+        turns = ({role: min(rows, most)} for role, rows in job.rows_left.items())
+        return max((self._costs.seconds(job.model, rows) for rows in turns), default=0.0)
 
     def _end_early(self, job: Job[Any], caller: Caller[Any]) -> None:
         partial = job.so_far() if caller.wants_partial and not caller.is_cancelled else None

@@ -1,9 +1,11 @@
 """Decides which jobs run next and which evaluations share one call. Pure: knows nothing of threads, clocks or devices.
 
-The policy: the jobs of a class share the device evenly, counted in rows; interactive jobs come before bulk jobs, of
-which the longest neglected one advances in any case once none of them has for `bulk_patience_ms`.
+The policy: the jobs of a class share the device evenly, counted in rows; a round is at most `max_rows` rows long, so
+that a larger step takes several. Interactive jobs come before bulk jobs, of which the longest neglected one has a turn
+in any case once none of them has had one for `bulk_patience_ms`.
 """
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,7 +27,7 @@ class Contender:
 
     Attributes:
         priority: its class.
-        rows: the rows that its next step takes.
+        rows: the rows that are left of its step.
         share: the rows that it has had, on the scale of `entry_share`.
         idle_since_ns: when it arrived or last advanced.
     """
@@ -42,7 +44,8 @@ class Round:
 
     Attributes:
         starting: indices of the waiting jobs that now run.
-        advancing: indices, into the running jobs followed by the starting ones, of the jobs that advance by one step.
+        advancing: indices, into the running jobs followed by the starting ones, of the jobs that have a turn: at most
+            `max_rows` rows of their step.
     """
 
     starting: tuple[int, ...]
@@ -62,15 +65,6 @@ class Pending:
     evaluation: Evaluation
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """Rows `start` to `stop` of the evaluation with an index."""
-
-    index: int
-    start: int
-    stop: int
-
-
 def next_round(
     waiting: Sequence[Contender],
     running: Sequence[Contender],
@@ -79,23 +73,21 @@ def next_round(
     *,
     bulk_served_ns: int = 0,
 ) -> Round:
-    """Choose the jobs that start, oldest first, and those that advance, at most `limits.max_rows` rows or one job.
+    """Choose the jobs that start, oldest first, and those that have a turn, at most `limits.max_rows` rows in all.
 
-    `bulk_served_ns`: when any bulk job last advanced; 0 for never.
+    `bulk_served_ns`: when any bulk job last had a turn; 0 for never.
     """
     starting = _starting(waiting, running, limits)
     entering = [_entered(waiting[index], running) for index in starting]
     contenders = [*running, *entering]
-    order = sorted(range(len(contenders)), key=lambda index: _turn(contenders[index], index))
-    neglected = _neglected_bulk(contenders, now_ns, bulk_served_ns, limits)
-    if neglected is not None:
-        order = [neglected, *(index for index in order if index != neglected)]
+    order = _order(contenders, _neglected_bulk(contenders, now_ns, bulk_served_ns, limits))
     advancing: list[int] = []
     left = limits.max_rows
     for index in order:
-        if contenders[index].rows <= left or not advancing:
+        rows = min(contenders[index].rows, limits.max_rows)
+        if rows <= left:
             advancing.append(index)
-            left -= contenders[index].rows
+            left -= rows
     return Round(starting=tuple(starting), advancing=tuple(advancing))
 
 
@@ -104,37 +96,44 @@ def entry_share(priority: Priority, running: Sequence[Contender]) -> int:
     return min((one.share for one in running if one.priority is priority), default=0)
 
 
-def finish_seconds(own: float, priority: Priority, others: Sequence[tuple[Priority, float]]) -> float:
+def finish_seconds(
+    own: float,
+    priority: Priority,
+    others: Sequence[tuple[Priority, float]],
+    *,
+    bulk_turn: float = 0.0,
+    bulk_patience: float = 1.0,
+) -> float:
     """Estimate how long a new job takes under the policy.
 
     Args:
         own: the seconds it would take alone.
         priority: its class.
         others: the class of each admitted job and the seconds that it would still take alone.
+        bulk_turn: the seconds that a turn of a bulk job takes; 0 where there is none.
+        bulk_patience: the seconds after which bulk has a turn in any case.
     """
     ahead = sum(left for other, left in others if priority is Priority.BULK and other is Priority.INTERACTIVE)
     beside = sum(min(left, own) for other, left in others if other is priority)
-    return ahead + beside + own
+    if priority is Priority.BULK:
+        return ahead + beside + own
+    turns_between = 1 + math.floor((beside + own) / bulk_patience)  # the first may be due when the job arrives
+    bulk_left = sum(left for other, left in others if other is Priority.BULK)
+    return beside + own + min(bulk_left, turns_between * bulk_turn)
 
 
-def batches(pending: Sequence[Pending], max_rows: int) -> list[list[Part]]:
-    """Group pending evaluations into calls: one graph, one shape, at most `max_rows` rows, order kept.
-
-    An evaluation with more rows than that is cut into calls of its own.
-    """
-    calls: list[list[Part]] = []
-    open_calls: dict[Hashable, tuple[list[Part], int]] = {}
+def batches(pending: Sequence[Pending], max_rows: int) -> list[list[int]]:
+    """Group indices of pending evaluations into calls: one graph, one shape, at most `max_rows` rows, order kept."""
+    calls: list[list[int]] = []
+    open_calls: dict[Hashable, tuple[list[int], int]] = {}
     for index, item in enumerate(pending):
         key, rows = _call(item), item.evaluation.rows
         call, used = open_calls.get(key, ([], max_rows))
-        for start in range(0, rows, max_rows):
-            part = Part(index=index, start=start, stop=min(rows, start + max_rows))
-            if used + part.stop - part.start > max_rows:
-                call, used = [], 0
-                calls.append(call)
-            call.append(part)
-            used += part.stop - part.start
-        open_calls[key] = call, used
+        if used + rows > max_rows:
+            call, used = [], 0
+            calls.append(call)
+        call.append(index)
+        open_calls[key] = call, used + rows
     return calls
 
 
@@ -155,16 +154,23 @@ def _entered(one: Contender, running: Sequence[Contender]) -> Contender:
     return Contender(priority=one.priority, rows=one.rows, share=share, idle_since_ns=one.idle_since_ns)
 
 
-def _turn(one: Contender, index: int) -> tuple[int, int, int]:
-    return list(Priority).index(one.priority), one.share, index
+def _order(contenders: Sequence[Contender], neglected: int | None) -> list[int]:
+    """Return who may have a turn, first come first: one class, the better one, and a neglected bulk job before it.
+
+    Bulk does not fill up the rounds of interactive jobs: on a device where rows cost time, they would pay for it.
+    """
+    best = min((one.priority for one in contenders), key=list(Priority).index, default=None)
+    order = [index for index, one in enumerate(contenders) if one.priority is best and index != neglected]
+    order.sort(key=lambda index: (contenders[index].share, index))
+    return order if neglected is None else [neglected, *order]
 
 
 def _neglected_bulk(
     contenders: Sequence[Contender], now_ns: int, bulk_served_ns: int, limits: EngineLimits
 ) -> int | None:
-    """Return the bulk job that has waited longest for a step, if it and its whole class have waited too long.
+    """Return the bulk job that has waited longest for a turn, if it and its whole class have waited too long.
 
-    The class, or else many large bulk jobs would each be too long without a step, and leave no round to the others.
+    The class, or else many bulk jobs would each be too long without a turn, and leave no round to the others.
     """
     bulk = [index for index, one in enumerate(contenders) if one.priority is Priority.BULK]
     oldest = min(bulk, key=lambda index: contenders[index].idle_since_ns, default=None)

@@ -49,12 +49,12 @@ class FrozenGraph:
             EvaluationFailed: ONNX Runtime refused or failed; its own text stays in the exception's cause.
         """
         bound = {port.name: _checked(inputs[port.name], port, self._device) for port in self.signature.inputs}
-        rows = next(iter(bound.values())).shape[0]
-        return self._run(bound, shrinks=self._peak.passes(rows, time.monotonic()))
+        size = sum(tensor.numel() for tensor in bound.values())
+        return self._run(bound, shrinks=self._peak.passes(size, time.monotonic()))
 
     def trim(self) -> None:
         """Give back the memory that large batches took: the arena shrinks at the end of a call of one row."""
-        if self._peak.rows:
+        if self._peak.size:
             self._run({port.name: _smallest(port, self._device) for port in self.signature.inputs}, shrinks=True)
             self._peak = Peak()
 
@@ -74,16 +74,16 @@ class FrozenGraph:
 
 @dataclass(slots=True)
 class Peak:
-    """The largest batch lately, whose memory the arena holds. `seconds` are on the monotonic clock."""
+    """The largest batch lately, whose memory the arena holds. `size` counts elements, `seconds` the monotonic clock."""
 
-    rows: int = 0
+    size: int = 0
     seconds: float = 0.0
 
-    def passes(self, rows: int, now: float) -> bool:
+    def passes(self, size: int, now: float) -> bool:
         """Take note of a batch; return whether the peak is so long past and so much larger that its memory may go."""
-        is_past = 2 * rows <= self.rows and now - self.seconds > HOLD_SECONDS
-        if is_past or rows >= self.rows:
-            self.rows, self.seconds = rows, now
+        is_past = 2 * size <= self.size and now - self.seconds > HOLD_SECONDS
+        if is_past or size >= self.size:
+            self.size, self.seconds = size, now
         return is_past
 
 

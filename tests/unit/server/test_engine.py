@@ -1,6 +1,7 @@
 import threading
 import time
 from concurrent.futures import CancelledError
+from dataclasses import replace
 
 import pytest
 import torch
@@ -49,6 +50,29 @@ def test_no_call_takes_more_rows_than_the_budget(make_engine, graphs):
     engine.start()
     results(callers)
     assert max(rows for _, rows in graphs.calls) <= 4
+
+
+def test_a_step_larger_than_a_round_takes_several_and_others_come_between(make_engine, graphs):
+    engine = make_engine(max_rows=4)
+    large = job_of(1, settings=replace(SETTINGS, samples=32))
+    callers = submitted(engine, large, job_of(2))
+    engine.start()
+    results(callers)
+    rows = [rows for role, rows in graphs.calls if role is Role.VISION_TAIL_GRAD]
+    assert max(rows) <= 4
+    first_step_of_large = [index for index, count in enumerate(rows) if count == 4][:8]
+    small = [index for index, count in enumerate(rows) if count == 3]
+    assert small[0] < first_step_of_large[-1]
+
+
+def test_a_large_step_is_left_in_its_middle(make_engine, graphs):
+    engine = make_engine(max_rows=4)
+    (caller,) = submitted(engine, job_of(1, settings=replace(SETTINGS, samples=4000)))
+    graphs.on_call = lambda role: caller.cancel() if role is Role.VISION_TAIL_GRAD else None
+    engine.start()
+    with pytest.raises(CancelledError):
+        caller.reply.result(timeout=SECONDS)
+    assert [role for role, _ in graphs.calls].count(Role.VISION_TAIL_GRAD) == 1
 
 
 def test_a_job_that_comes_later_joins_at_the_next_step(make_engine, graphs):
@@ -173,6 +197,8 @@ def test_closing_sends_away_what_is_left_and_refuses_what_comes(make_engine, gra
 
 def test_a_dying_engine_fails_its_jobs_and_tells_its_owner():
     class Broken:
+        max_rows = 20
+
         def evaluate(self, pending):
             raise ZeroDivisionError
 
@@ -239,6 +265,17 @@ def test_an_idle_engine_gives_memory_back(make_engine, graphs, monkeypatch):
     while not graphs.trims and time.monotonic() < deadline:
         time.sleep(0.01)
     assert graphs.trims
+
+
+def test_a_rest_is_told_once_with_what_was_done(engine, graphs, monkeypatch, caplog):
+    monkeypatch.setattr("m2ib_server.engine.engine._IDLE_SECONDS", 0.05)
+    caplog.set_level("INFO", logger="m2ib_server")
+    results(submitted(engine, job_of(1)))
+    deadline = time.monotonic() + SECONDS
+    while graphs.trims < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (fields,) = [record.m2ib_fields for record in caplog.records if record.m2ib_event == "engine idle"]
+    assert (fields["answered"], fields["callers"], fields["cache_misses"]) == (1, 0, 4)
 
 
 def test_a_cancellation_reaches_a_job_within_a_step(make_engine):

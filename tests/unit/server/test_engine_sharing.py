@@ -79,11 +79,23 @@ def test_who_joins_a_bulk_job_is_estimated_in_a_class_of_its_own(make_engine):
     engine.roster._costs.observe(DIGEST, Role.VISION_TAIL_GRAD, rows=3, seconds=0.3)  # a tenth of a second a row
     bulk = [job_of(seed, key=seed, priority=Priority.BULK) for seed in range(20)]
     submitted(engine, *bulk)
-    deadline_ns = time.monotonic_ns() + 2 * 10**9
+    deadline_ns = time.monotonic_ns() + 3 * 10**9  # its own second and a half, and a turn of bulk each second
     (caller,) = submitted(engine, job_of(5, key=5), deadline_ns=deadline_ns)
     assert caller.is_shared
     with pytest.raises(DeadlineTooShort):
         submitted(engine, job_of(6, key=6, priority=Priority.BULK), deadline_ns=deadline_ns)
+
+
+def test_a_lifted_job_falls_back_when_the_interactive_caller_leaves(make_engine):
+    roster = make_engine().roster
+    bulk, passing = Caller(), Caller()
+    job = roster.admit(job_of(1, key=1, priority=Priority.BULK), bulk)
+    roster.admit(job_of(1, key=1), passing)
+    assert job.priority is Priority.INTERACTIVE
+    passing.cancel()
+    roster.dismiss(time.monotonic_ns(), 0)
+    assert job.priority is Priority.BULK
+    assert job.callers == [bulk]
 
 
 def test_a_job_that_is_lifted_has_neither_head_start_nor_debt(make_engine):
