@@ -26,7 +26,7 @@ from visit import Level, Visit, Visitors
 CLIENTS = (1, 2, 4, 8, 16, 32)
 CLIENTS_REPEATED = (1, 4, 16)
 MANY = 16
-FEWEST_REQUESTS = 6
+FEWEST_REQUESTS = 30
 RATES = (0.5, 0.8, 0.95)  # of the throughput of many clients
 ALONE, SERVED = f"steps as published, engine alone, {MANY} in flight", f"steps as published, server, {MANY} clients"
 ONE_PUBLISHED = "steps as published, new images, 1 client"
@@ -79,15 +79,15 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
-    parser.add_argument("--rounds", type=int, default=2, help="turns of the engine and the server")
+    parser.add_argument("--rounds", type=int, default=6, help="turns of the engine and the server")
     parser.add_argument("--steps", type=int, default=2, help="steps where the published number would take too long")
-    parser.add_argument("--open-requests", type=int, default=16, help="requests of each open loop")
+    parser.add_argument("--open-requests", type=int, default=48, help="requests of each open loop")
     return parser.parse_args()
 
 
 def _requests(clients: int) -> int:
-    """The requests of a level: two of each client, or as many as percentiles need at least."""
-    return max(FEWEST_REQUESTS, 2 * clients)
+    """The requests of a level: four of each client, or as many as percentiles need at least."""
+    return max(FEWEST_REQUESTS, 4 * clients)
 
 
 def _images_needed(rounds: int, open_requests: int) -> int:
