@@ -48,6 +48,7 @@ BAD_REQUESTS = {
     "frame too high": ({"image": pb.Image(encoded=png(), frame=2)}, "image.frame"),
     "frame zero": ({"image": pb.Image(encoded=png(), frame=0)}, "image.frame"),
     "nan tensor": ({"image": pb.Image(tensor=tensor(NAN))}, "image.tensor"),
+    "huge tensor": ({"image": pb.Image(tensor=tensor(np.full((3, 32, 32), 1e38)))}, "image.tensor"),
     "wrong shape": ({"image": pb.Image(tensor=tensor(np.zeros((3, 16, 16))))}, "image.tensor"),
     "short tensor": (
         {"image": pb.Image(tensor=settings_pb2.FloatTensor(shape=[3, 32, 32], data=b"1234"))},
@@ -101,6 +102,22 @@ def test_bad_input_gets_a_status_that_names_the_field(stub, case):
     assert len(violation.description) < 300  # what a caller sent is not sent back at its own length
     assert details["ErrorInfo"].domain == "m2ib.v1"
     assert details["ErrorInfo"].metadata["request_id"] == dict(caught.value.trailing_metadata())["m2ib-request-id"]
+
+
+def test_values_that_no_image_has_are_refused_by_every_rpc(stub):
+    huge = pb.Image(tensor=tensor(np.full((3, 32, 32), 1e38)))
+    request = explain_request(image=huge)
+    calls = {
+        "image.tensor": lambda: list(stub.ExplainStream(pb.ExplainStreamRequest(request=request), timeout=SECONDS)),
+        "images[1].tensor": lambda: stub.Score(
+            pb.ScoreRequest(model="tiny", images=[pb.Image(encoded=png()), huge], texts=["a cat"]), timeout=SECONDS
+        ),
+    }
+    for field, call in calls.items():
+        with pytest.raises(grpc.RpcError) as caught:
+            call()
+        assert details_of(caught.value)["BadRequest"].field_violations[0].field == field
+        assert details_of(caught.value)["ErrorInfo"].reason == "TENSOR_INVALID"
 
 
 @pytest.mark.parametrize("rpc", ["Explain", "GetModel"])
