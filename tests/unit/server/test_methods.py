@@ -279,7 +279,7 @@ def test_an_embedding_without_a_direction_is_refused_and_its_source_named(role, 
 def test_the_source_of_an_undefined_embedding_is_named_across_parts():
     images = [encoder_input(Side.IMAGE, seed) for seed in range(3)]
     texts = [encoder_input(Side.TEXT, seed) for seed in range(3)]
-    texts[1].inputs["rows"][:] = math.inf
+    texts[1].inputs["rows"].zero_()
     with pytest.raises(EmbeddingUndefined) as caught:
         run(score(images, texts, rows=2), FakeGraphs())
     assert caught.value.field == "texts[1]"
