@@ -34,6 +34,21 @@ def test_health_is_told_for_the_server_the_service_and_each_model(channel):
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+def asked_for_health(**variables):
+    command = [sys.executable, "-m", "m2ib_server", "health"]
+    environment = {**os.environ, **variables}
+    return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=environment, check=False)
+
+
+def test_health_is_asked_for_where_the_variable_says_the_server_listens(server):
+    port = server.address.rpartition(":")[2]
+    for listen in (server.address, f"0.0.0.0:{port}"):
+        done = asked_for_health(M2IB_LISTEN=listen)
+        assert (done.returncode, done.stdout) == (0, "serving\n")
+    absent = asked_for_health(M2IB_LISTEN="127.0.0.1:1")
+    assert (absent.returncode, absent.stderr) == (1, "not serving\n")
+
+
 def listed_services(address):
     with grpc.insecure_channel(address) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)

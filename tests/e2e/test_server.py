@@ -296,6 +296,13 @@ def boot(models, *flags, **variables):
         ("M2IB_DEVICE", "gpu"),
         ("M2IB_MAX_WAITING", "0"),
         ("M2IB_GRACE_SECONDS", "-1"),
+        ("M2IB_GRACE_SECONDS", "inf"),
+        ("M2IB_GRACE_SECONDS", "nan"),
+        ("M2IB_GRACE_SECONDS", "604801"),
+        ("M2IB_UPLOAD_SECONDS", "inf"),
+        ("M2IB_UPLOAD_SECONDS", "nan"),
+        ("M2IB_UPLOAD_SECONDS", "1e300"),
+        ("M2IB_UPLOAD_SECONDS", "0"),
         ("M2IB_REFLECTION", "perhaps"),
         ("M2IB_MAX_SCORE_IMAGES", "0"),
         ("M2IB_MAX_SCORE_TEXTS", "many"),
@@ -306,6 +313,20 @@ def test_a_malformed_variable_stops_boot_and_names_itself(tiny_package, variable
     code, said = boot(tiny_package, **{variable: value})
     assert code == 2
     assert variable in said
+
+
+@pytest.mark.parametrize(("flag", "variable", "least"), [("grace", "GRACE", "0"), ("upload", "UPLOAD", "0.1")])
+@pytest.mark.parametrize("value", ["inf", "nan", "-1", "604800.5"])
+def test_seconds_out_of_range_stop_boot_with_flag_variable_seen_and_allowed(tiny_package, flag, variable, least, value):
+    code, said = boot(tiny_package, f"--{flag}-seconds", value)
+    assert code == 2
+    for word in (
+        f"--{flag}-seconds",
+        f"M2IB_{variable}_SECONDS",
+        f"seen {value}",
+        f"allowed: {least} to 604800 seconds",
+    ):
+        assert word in said
 
 
 @pytest.mark.parametrize(("image", "message"), [("64", "64"), ("80", "64"), ("48", "32")])
