@@ -1,5 +1,6 @@
 """What the four distributions promise one another, and what the repository promises its readers."""
 
+import json
 import re
 import subprocess
 import sys
