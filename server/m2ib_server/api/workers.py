@@ -1,4 +1,4 @@
-"""Owns the threads beside the event loop: images are decoded on some of their own, so that nothing else waits for one."""
+"""Owns the threads beside the event loop: images have some of their own, so that nothing else waits for a decoder."""
 
 import asyncio
 from collections.abc import Callable
