@@ -1,4 +1,4 @@
-"""Decodes JPEG Lossless and JPEG-LS in a process of its own: their free decoders can end it, or take for ever."""
+"""Decodes JPEG Lossless, JPEG-LS and 12-bit JPEG in a process of its own, which their decoders can end or hold up."""
 
 import subprocess
 import sys
@@ -23,6 +23,7 @@ _START_BYTES = 128 << 20
 _BYTES_PER_OUTPUT_BYTE = 12
 _BYTES_PER_FRAME_BYTE = 4
 _END_OF_IMAGE = b"\xff\xd9"
+_PADDING = b"\0\xff"  # to even length; some writers pad with what starts a marker
 _BROKEN = "a compressed frame that is broken or truncated"
 
 
@@ -49,7 +50,7 @@ def decode_isolated(frame: bytes, layout: PixelLayout, syntax: UID, *, precision
     Raises:
         ImageUndecodable: the frame has no end, or the decoder failed, ended early or took too long.
     """
-    if not frame.rstrip(b"\0").endswith(_END_OF_IMAGE):
+    if not frame.rstrip(_PADDING).endswith(_END_OF_IMAGE):
         raise undecodable(_BROKEN)
     container_bits = 8 if precision <= 8 else 16
     child = child_of(layout, syntax, container_bits=container_bits, frame_bytes=len(frame))
