@@ -40,6 +40,6 @@ EXPOSE 50051
 VOLUME /models
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=120s \
-    CMD ["m2ib-server", "health", "--address", "127.0.0.1:50051"]
+    CMD ["m2ib-server", "health"]
 ENTRYPOINT ["m2ib-server"]
 CMD ["serve"]

@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     import pydicom
     from pydicom.uid import UID
 
-PREAMBLE_BYTES = 128
-FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
-FIRST_ELEMENT_MAX = 0x20
-
 RENDERING_KEYWORDS = frozenset(
     {
         # what it is
@@ -82,13 +78,6 @@ RENDERING_KEYWORDS = frozenset(
     }
 )
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-
-
-def is_dicom(encoded: bytes) -> bool:
-    """Tell whether the bytes are a DICOM file, with its preamble or plainly without one."""
-    if encoded[PREAMBLE_BYTES : PREAMBLE_BYTES + 4] == b"DICM":
-        return True
-    return encoded[:2] in FIRST_GROUPS and len(encoded) > PREAMBLE_BYTES and max(encoded[2:4]) < FIRST_ELEMENT_MAX
 
 
 def is_dataset(image: object) -> bool:

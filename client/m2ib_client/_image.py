@@ -10,12 +10,13 @@ import numpy as np
 import PIL.Image
 
 from m2ib.v1 import attribution_pb2, settings_pb2
-from m2ib_client import _dicom, _tensor
+from m2ib_client import _dicom, _format, _tensor
 from m2ib_client._errors import InvalidRequestError
 from m2ib_client._handle import ImageHandle
 from m2ib_client._options import ImageSource
 
 ALLOWED_SOURCES = "a path, bytes, a Pillow image, a numpy array, a pydicom dataset or an ImageHandle"
+ALLOWED_FILES = "a PNG, JPEG, TIFF, WebP or DICOM file"
 ALLOWED_UPLOADS = "what has a file's form; a tensor, float32 [channels, size, size], goes with its own call"
 ALLOWED_ARRAYS = (
     "uint8 [height, width] or [height, width, 3 or 4], uint16 [height, width] or float32 [channels, size, size]"
@@ -94,7 +95,14 @@ def _encoded(image: ImageSource) -> bytes:
 
 
 def _stripped(encoded: bytes) -> bytes:
-    return _dicom.strip_file(encoded) if _dicom.is_dicom(encoded) else encoded
+    """Return what is sent of a file; of what is not recognised nothing, as it may hold a patient's identifiers."""
+    if _format.is_dicom(encoded):
+        return _dicom.strip_file(encoded)
+    if encoded and not _format.is_raster(encoded):  # the server words the refusal of no bytes at all
+        raise InvalidRequestError.of(
+            "image", seen="bytes of no known format", allowed=ALLOWED_FILES, reason="IMAGE_UNDECODABLE"
+        )
+    return encoded
 
 
 def _encode_picture(picture: PIL.Image.Image) -> bytes:

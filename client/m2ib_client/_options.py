@@ -34,7 +34,9 @@ ImageSource: TypeAlias = Union[
 - the `ImageHandle` of an uploaded image.
 
 Of DICOM, in whatever form, only the description of the pixels and the pixels are sent: the patient's and the
-study's identifiers stay here. Text that is burnt into the pixels is not removed.
+study's identifiers stay here. Text that is burnt into the pixels is not removed. PNG, JPEG, TIFF and WebP given
+as a path or as bytes are sent as they are, with whatever EXIF, XMP or text they hold; of a Pillow image only the
+pixels are sent. A file of any other format is refused and not sent.
 """
 
 

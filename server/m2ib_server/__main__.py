@@ -120,12 +120,15 @@ def serve(
 def health(
     address: flags.Address = "127.0.0.1:50051",
     service: Annotated[str, typer.Option(help="Service to ask about; empty for the whole server.")] = "",
-    timeout_seconds: Annotated[float, typer.Option(min=0.1, help="How long to wait for an answer.")] = 3.0,
+    timeout_seconds: flags.TimeoutSeconds = 3.0,
 ) -> None:
-    """Ask a running server for its health; exit code 0 means it serves. For container health checks."""
-    from m2ib_server.bootstrap import is_serving
+    """Ask a running server for its health; exit code 0 means it serves. For container health checks.
 
-    if not is_serving(address, service, timeout_seconds):
+    Takes the address that the server listens on: of 0.0.0.0 and [::] it asks the loopback.
+    """
+    from m2ib_server.probe import dialled, is_serving
+
+    if not is_serving(dialled(address), service, timeout_seconds):
         typer.echo("not serving", err=True)
         raise typer.Exit(EXIT_FAILED)
     typer.echo("serving")

@@ -153,17 +153,6 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
     ]
 
 
-def is_serving(address: str, service: str, timeout_seconds: float) -> bool:
-    """Ask a server for the health of a service; no answer in time means no."""
-    with grpc.insecure_channel(address) as channel:
-        request = health_pb2.HealthCheckRequest(service=service)
-        try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_seconds)
-        except grpc.RpcError:
-            return False
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-
 def health_names(models: Sequence[LoadedModel]) -> list[str]:
     """Return the names under which health is asked for: the whole server, the service, each model."""
     return ["", SERVICE, *(MODEL_HEALTH.format(name=model.manifest.name) for model in models)]

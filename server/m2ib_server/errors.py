@@ -67,9 +67,15 @@ class TransferSyntaxUnsupported(InvalidField):
 
 
 class TensorInvalid(InvalidField):
-    """The tensor has a wrong shape, a wrong size or values that are not finite."""
+    """The tensor has a wrong shape, a wrong size, or values that are not finite or that no image has."""
 
     reason = "TENSOR_INVALID"
+
+
+class EmbeddingUndefined(InvalidField):
+    """The embedding of this image or text has no direction; every model has given one before it serves."""
+
+    reason = "EMBEDDING_UNDEFINED"
 
 
 class TextEmpty(InvalidField):

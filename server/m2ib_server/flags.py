@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+MOST_SECONDS = 7 * 24 * 3600  # a week; more is a mistake, and no clock or message holds infinity
+
 
 class DeviceChoice(StrEnum):
     """The devices that can be asked for."""
@@ -24,6 +26,18 @@ def _listen_address(value: str) -> str:
 
 def _count(variable: str, meaning: str, *, least: int = 1, most: int | None = None) -> typer.models.OptionInfo:
     option: typer.models.OptionInfo = typer.Option(envvar=variable, min=least, max=most, help=meaning)
+    return option
+
+
+def _seconds(meaning: str, *, variable: str | None = None, least: float = 0) -> typer.models.OptionInfo:
+    """Return a flag for a time, whose refusal names flag and variable; NaN lies in no range."""
+
+    def checked(value: float) -> float:
+        if not least <= value <= MOST_SECONDS:
+            raise typer.BadParameter(f"seen {value}; allowed: {least:g} to {MOST_SECONDS} seconds")
+        return value
+
+    option: typer.models.OptionInfo = typer.Option(envvar=variable, callback=checked, help=meaning)
     return option
 
 
@@ -57,7 +71,7 @@ SpinMicroseconds = Annotated[
 Devices = Annotated[int, _count("M2IB_DEVICES", "Engines: GPUs 0 to N - 1, or N equal shares of the CPU's threads.")]
 Reflection = Annotated[bool, typer.Option(envvar="M2IB_REFLECTION", help="Describe the services to whoever asks.")]
 GraceSeconds = Annotated[
-    float, typer.Option(envvar="M2IB_GRACE_SECONDS", min=0, help="Time for running requests to finish after SIGTERM.")
+    float, _seconds("Time for running requests to finish after SIGTERM.", variable="M2IB_GRACE_SECONDS")
 ]
 CacheMebibytes = Annotated[int, _count("M2IB_CACHE_MEBIBYTES", "Memory for head features, in MiB.", least=0)]
 MaxWaiting = Annotated[int, _count("M2IB_MAX_WAITING", "Requests that may wait; one more is refused.")]
@@ -65,8 +79,9 @@ MaxRunning = Annotated[int, _count("M2IB_MAX_RUNNING", "Requests of one class un
 MaxRows = Annotated[int, _count("M2IB_MAX_ROWS", "Noise rows evaluated in one call of a graph, per device.")]
 UploadMebibytes = Annotated[int, _count("M2IB_UPLOAD_MEBIBYTES", "Memory for uploaded images, in MiB.", least=0)]
 UploadSeconds = Annotated[
-    float, typer.Option(envvar="M2IB_UPLOAD_SECONDS", min=0.1, help="How long an uploaded image is kept unused.")
+    float, _seconds("How long an uploaded image is kept unused.", variable="M2IB_UPLOAD_SECONDS", least=0.1)
 ]
+TimeoutSeconds = Annotated[float, _seconds("How long to wait for an answer.", least=0.1)]
 MaxMessageMebibytes = Annotated[
     int, _count("M2IB_MAX_MESSAGE_MEBIBYTES", "Largest gRPC message, in MiB.", least=4, most=1024)
 ]

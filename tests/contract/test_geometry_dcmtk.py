@@ -44,6 +44,8 @@ JPEG = [
     "SC_rgb_dcmtk_+eb+cy+s2.dcm",
     "color3d_jpeg_baseline.dcm",
     "examples_ybr_color.dcm",
+    "JPEG-lossy.dcm",
+    "JPGExtended.dcm",
 ]
 JPEG_LS = ["MR_small_jpeg_ls_lossless.dcm", "JPEGLSNearLossless_08.dcm", "SC_rgb_jls_lossy_line.dcm"]
 PROGRAMS = {"dcm2pnm": [*WINDOWED, *OTHERWISE, *COLOUR], "dcmj2pnm": JPEG, "dcml2pnm": JPEG_LS}

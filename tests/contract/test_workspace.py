@@ -1,5 +1,6 @@
 """What the four distributions promise one another, and what the repository promises its readers."""
 
+import json
 import re
 import subprocess
 import sys
@@ -128,3 +129,9 @@ def test_the_image_installs_our_own_wheels_and_none_of_their_names():
     installed = re.search(r"pip install (.*?)\n\n", (ROOT / "Dockerfile").read_text(), flags=re.DOTALL)[1]
     assert re.findall(r"(?<![/_\w])m2ib[-_]\w+", installed) == []
     assert set(re.findall(r"/wheels/(m2ib_\w+)-\*\.whl", installed)) == {"m2ib_proto", "m2ib_server"}
+
+
+def test_the_images_health_check_takes_the_address_that_the_server_listens_on():
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    (check,) = re.findall(r"HEALTHCHECK (?:.*\\\n)*\s*CMD (.*)", dockerfile)
+    assert json.loads(check) == ["m2ib-server", "health"]

@@ -48,6 +48,7 @@ BAD_REQUESTS = {
     "frame too high": ({"image": pb.Image(encoded=png(), frame=2)}, "image.frame"),
     "frame zero": ({"image": pb.Image(encoded=png(), frame=0)}, "image.frame"),
     "nan tensor": ({"image": pb.Image(tensor=tensor(NAN))}, "image.tensor"),
+    "huge tensor": ({"image": pb.Image(tensor=tensor(np.full((3, 32, 32), 1e38)))}, "image.tensor"),
     "wrong shape": ({"image": pb.Image(tensor=tensor(np.zeros((3, 16, 16))))}, "image.tensor"),
     "short tensor": (
         {"image": pb.Image(tensor=settings_pb2.FloatTensor(shape=[3, 32, 32], data=b"1234"))},
@@ -101,6 +102,19 @@ def test_bad_input_gets_a_status_that_names_the_field(stub, case):
     assert len(violation.description) < 300  # what a caller sent is not sent back at its own length
     assert details["ErrorInfo"].domain == "m2ib.v1"
     assert details["ErrorInfo"].metadata["request_id"] == dict(caught.value.trailing_metadata())["m2ib-request-id"]
+
+
+def test_values_that_no_image_has_are_refused_by_every_rpc(stub):
+    huge = pb.Image(tensor=tensor(np.full((3, 32, 32), 1e38)))
+    stream = pb.ExplainStreamRequest(request=explain_request(image=huge))
+    scored = pb.ScoreRequest(model="tiny", images=[pb.Image(encoded=png()), huge], texts=["a cat"])
+    for rpc, request, field in (
+        (lambda request, timeout: list(stub.ExplainStream(request, timeout=timeout)), stream, "image.tensor"),
+        (stub.Score, scored, "images[1].tensor"),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            rpc(request, timeout=SECONDS)
+        assert details_of(caught.value)["BadRequest"].field_violations[0].field == field
 
 
 @pytest.mark.parametrize("rpc", ["Explain", "GetModel"])
@@ -279,6 +293,9 @@ def boot(models, *flags, **variables):
         ("M2IB_DEVICE", "gpu"),
         ("M2IB_MAX_WAITING", "0"),
         ("M2IB_GRACE_SECONDS", "-1"),
+        ("M2IB_GRACE_SECONDS", "inf"),
+        ("M2IB_UPLOAD_SECONDS", "inf"),
+        ("M2IB_UPLOAD_SECONDS", "1e300"),
         ("M2IB_REFLECTION", "perhaps"),
         ("M2IB_MAX_SCORE_IMAGES", "0"),
         ("M2IB_MAX_SCORE_TEXTS", "many"),
@@ -289,6 +306,20 @@ def test_a_malformed_variable_stops_boot_and_names_itself(tiny_package, variable
     code, said = boot(tiny_package, **{variable: value})
     assert code == 2
     assert variable in said
+
+
+@pytest.mark.parametrize(("flag", "variable", "least"), [("grace", "GRACE", "0"), ("upload", "UPLOAD", "0.1")])
+@pytest.mark.parametrize("value", ["inf", "nan", "-1", "604800.5"])
+def test_seconds_out_of_range_stop_boot_with_flag_variable_seen_and_allowed(tiny_package, flag, variable, least, value):
+    code, said = boot(tiny_package, f"--{flag}-seconds", value)
+    assert code == 2
+    for word in (
+        f"--{flag}-seconds",
+        f"M2IB_{variable}_SECONDS",
+        f"seen {value}",
+        f"allowed: {least} to 604800 seconds",
+    ):
+        assert word in said
 
 
 @pytest.mark.parametrize(("image", "message"), [("64", "64"), ("80", "64"), ("48", "32")])

@@ -36,7 +36,10 @@ def _readable_file(help_text: str, metavar: str) -> object:
     return typer.Argument(metavar=metavar, help=help_text, exists=True, dir_okay=False, readable=True)
 
 
-IMAGE_HELP = "PNG, JPEG, TIFF, WebP or DICOM. Of DICOM no identifiers are sent, only pixels and their description."
+IMAGE_HELP = (
+    "PNG, JPEG, TIFF, WebP or DICOM. Of DICOM no identifiers are sent, only pixels and their description; other files "
+    "are sent as they are, with whatever EXIF, XMP or text they hold."
+)
 
 ImageArgument: TypeAlias = Annotated[Path, _readable_file(IMAGE_HELP, "IMAGE")]
 ImagesArgument: TypeAlias = Annotated[list[Path], _readable_file(IMAGE_HELP, "IMAGE...")]

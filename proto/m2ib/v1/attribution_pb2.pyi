@@ -148,7 +148,7 @@ class Image(_message.Message):
     """The frame of a multi-frame object, from 1 to the number of frames; unset means 1."""
     @_builtins.property
     def tensor(self) -> _settings_pb2.FloatTensor:
-        """Model input [channels, height, width] as the model's preprocessing would leave it; finite values.
+        """Model input [channels, height, width] as the model's preprocessing would leave it; values from -10,000 to 10,000.
         No unit: (value - mean) / std, as in Preprocessing. Fit, frame and window do not apply.
         """
 

@@ -50,11 +50,14 @@ class SourceImage:
 class ImageReader:
     """Reads images, and keeps those lately read up to a number of bytes. One event loop's alone."""
 
-    def __init__(self, uploads: UploadStore, limits: RequestLimits, aside: Aside, *, cache_bytes: int) -> None:
-        """Read uploaded images from `uploads`."""
+    def __init__(
+        self, uploads: UploadStore, limits: RequestLimits, *, aside: Aside, decode: Aside, cache_bytes: int
+    ) -> None:
+        """Read uploaded images from `uploads`; files are decoded by `decode`, all else is done by `aside`."""
         self._uploads = uploads
         self._limits = limits
         self._aside = aside
+        self._decode = decode
         self._cache_bytes = cache_bytes
         self._kept: OrderedDict[Hashable, SourceImage] = OrderedDict()
         self._kept_bytes = 0
@@ -86,7 +89,7 @@ class ImageReader:
     async def _read_encoded(
         self, key: Hashable, encoded: bytes, image: pb.Image, fit: int, model: LoadedModel, sha256: str
     ) -> SourceImage:
-        read = await self._aside(lambda: read_image(image, encoded, fit, model, self._limits))
+        read = await self._decode(lambda: read_image(image, encoded, fit, model, self._limits))
         source = SourceImage(sha256=sha256, read=read)
         self._keep(key, source)
         return source

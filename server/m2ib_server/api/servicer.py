@@ -1,8 +1,7 @@
 """The attribution service: one short method for each RPC, over the rooms that do the work."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ from m2ib_server.api.feed import StepFeed
 from m2ib_server.api.images import ImageReader
 from m2ib_server.api.intake import Intake
 from m2ib_server.api.uploads import UploadStore, receive
+from m2ib_server.api.workers import Workers
 from m2ib_server.engine import Caller, Catalogue, Fleet, Job, LoadedModel, Priority
 from m2ib_server.errors import InvalidField
 from m2ib_server.methods import EncoderInput, score, score_work
@@ -26,7 +26,6 @@ from m2ib_server.telemetry import log_event
 from m2ib_server.text import EncodedText
 
 Result = TypeVar("Result")
-_PREPARING_THREADS = 2
 
 
 class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
@@ -38,15 +37,19 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
         self._limits = settings.requests
         self._max_rows = settings.engine.max_rows
         self._intake_limits = settings.intake
-        self._workers = ThreadPoolExecutor(_PREPARING_THREADS, thread_name_prefix="m2ib-prepare")
+        self._workers = Workers()
         self._uploads = UploadStore(
             max_bytes=settings.intake.upload_bytes, seconds_to_live=settings.intake.upload_seconds
         )
         self._images = ImageReader(
-            self._uploads, self._limits, self._aside, cache_bytes=settings.intake.image_cache_bytes
+            self._uploads,
+            self._limits,
+            aside=self._workers.aside,
+            decode=self._workers.decode,
+            cache_bytes=settings.intake.image_cache_bytes,
         )
         self._intake = Intake(max_requests=settings.intake.max_requests, max_bytes=settings.intake.max_bytes)
-        self._explainer = Explainer(catalogue, fleet, self._images, self._intake, self._aside, settings)
+        self._explainer = Explainer(catalogue, fleet, self._images, self._intake, self._workers.aside, settings)
 
     @answered
     async def Explain(self, wire: pb.ExplainRequest, call: Call) -> pb.ExplainResponse:
@@ -107,7 +110,7 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
         """Forget what was uploaded and end the threads that read and write."""
         log_event("uploads forgotten", uploads=len(self._uploads), upload_bytes=self._uploads.size_bytes)
         self._uploads.close()
-        self._workers.shutdown(wait=False, cancel_futures=True)
+        self._workers.close()
 
     async def _score(self, wire: pb.ScoreRequest, call: Call) -> pb.ScoreResponse:
         model = self._explainer.find(wire.model, call)
@@ -140,16 +143,12 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
         return answer.write_model(model, self._limits, image_seconds=self._uploads.seconds_to_live)
 
     async def _read_text(self, text: str, model: LoadedModel, *, truncate: bool) -> EncodedText:
-        return await self._aside(lambda: self._explainer.read_text(text, model, truncate=truncate))
+        return await self._workers.aside(lambda: self._explainer.read_text(text, model, truncate=truncate))
 
     async def _image_input(self, image: pb.Image, fit: int, model: LoadedModel) -> EncoderInput:
         """Read an image and keep only what the model takes: the rendering may be large and there may be many."""
         source = await self._images.read(image, fit, model)
         return model.image_input(source.read.fitted.pixel_values)
-
-    async def _aside(self, work: Callable[[], Result]) -> Result:
-        """Run slow work off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._workers, work)
 
 
 async def _entry(name: str, entry: str, reading: Awaitable[Result]) -> Result:

@@ -5,7 +5,7 @@ import torch
 from m2ib_server.engine.catalogue import LoadedModel
 from m2ib_server.engine.engine import Engine
 from m2ib_server.engine.job import Caller, Job
-from m2ib_server.errors import PackageCorrupt
+from m2ib_server.errors import EmbeddingUndefined, PackageCorrupt
 from m2ib_server.methods import Attribution, M2IBSettings, MaskShape, Side, explain
 
 WARM_UP = M2IBSettings(
@@ -18,7 +18,7 @@ def warm_up(model: LoadedModel, engine: Engine) -> None:
     """Explain a black image and the first reference text, both sides.
 
     Raises:
-        PackageCorrupt: an attribution is not finite, or has not one value per token.
+        PackageCorrupt: features, an embedding or an attribution are not finite, or one has not one value per token.
         ServiceError: whatever the engine answers.
     """
     text = model.tokeniser.encode(model.references.texts[0], truncate=True)
@@ -26,7 +26,11 @@ def warm_up(model: LoadedModel, engine: Engine) -> None:
     method = explain(image, model.text_input(text), WARM_UP, tuple(Side))
     caller: Caller[Attribution] = Caller()
     engine.submit(Job(method, model=model.digest, rows=WARM_UP.rows), caller)
-    attribution = caller.reply.result(timeout=_TIMEOUT_SECONDS)
+    try:
+        attribution = caller.reply.result(timeout=_TIMEOUT_SECONDS)
+    except EmbeddingUndefined as error:
+        seen, allowed = "features or an embedding that are not finite, or without length", "finite ones"
+        raise PackageCorrupt(str(model.package.folder), seen=seen, allowed=allowed) from error
     vision = model.manifest.vision
     tokens = {
         Side.IMAGE: vision.leading_tokens + vision.grid_rows * vision.grid_columns,

@@ -55,13 +55,14 @@ PLUGINS = {
     HTJ2KLosslessRPCL: "pylibjpeg",
     HTJ2K: "pylibjpeg",
 }
+TWELVE_BITS = 12
 _BROKEN_PIXELS = "a DICOM object with broken or truncated pixel data"
 
 
 def check_decoder(syntax: UID, layout: PixelLayout) -> None:
     """Raise TransferSyntaxUnsupported if no decoder reads these pixels."""
-    if syntax not in {*NATIVE, *ISOLATED, *PLUGINS} or not _is_depth_read(syntax, layout.bits_stored):
-        allowed = "uncompressed, RLE, JPEG of 8 bits, JPEG Lossless, JPEG-LS or JPEG 2000"
+    if syntax not in {*NATIVE, *ISOLATED, *PLUGINS} or not _is_depth_read(syntax, layout):
+        allowed = "uncompressed, RLE, JPEG of 8 bits or of 12 in grey, JPEG Lossless, JPEG-LS or JPEG 2000"
         raise TransferSyntaxUnsupported(ENCODED, seen=_registered_name(syntax), allowed=allowed)
 
 
@@ -72,7 +73,7 @@ def decode_frame(opened: OpenObject, layout: PixelLayout, frame: int) -> Stored:
         ImageUndecodable: the pixel data are broken, truncated, or of another size than the header says.
     """
     complete = opened.with_pixels()
-    if opened.syntax in ISOLATED:
+    if is_isolated(opened.syntax, layout.bits_stored):
         codestream, size = _codestream(complete, layout, frame)
         return _to_rgb(decode_isolated(codestream, layout, opened.syntax, precision=size.precision), layout)
     if opened.syntax in PLUGINS and opened.syntax != RLELossless:
@@ -85,11 +86,16 @@ def decode_frame(opened: OpenObject, layout: PixelLayout, frame: int) -> Stored:
     return stored
 
 
-def _is_depth_read(syntax: UID, bits_stored: int) -> bool:
-    """Tell what the decoders that are free to redistribute leave out of JPEG Extended and JPEG-LS."""
+def is_isolated(syntax: UID, bits_stored: int) -> bool:
+    """Tell whether a frame is decoded in a process of its own; of JPEG Extended, Pillow reads 8 bits and no more."""
+    return syntax in ISOLATED or (syntax == JPEGExtended12Bit and bits_stored > EIGHT_BITS)
+
+
+def _is_depth_read(syntax: UID, layout: PixelLayout) -> bool:
+    """Tell what is left out of JPEG Extended, whose colour is converted in 8 bits, and of JPEG-LS by its decoder."""
     if syntax == JPEGExtended12Bit:
-        return bits_stored <= EIGHT_BITS
-    return syntax not in {JPEGLSLossless, JPEGLSNearLossless} or bits_stored >= EIGHT_BITS
+        return layout.bits_stored <= EIGHT_BITS or (layout.samples == 1 and layout.bits_stored <= TWELVE_BITS)
+    return syntax not in {JPEGLSLossless, JPEGLSNearLossless} or layout.bits_stored >= EIGHT_BITS
 
 
 def _registered_name(syntax: UID) -> str:

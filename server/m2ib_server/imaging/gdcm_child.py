@@ -1,8 +1,9 @@
 """Decodes one compressed frame with GDCM: standard input to standard output, then ends. A program, not a module.
 
 GDCM ends its process on some malformed frames, so it has a process of its own; see `isolation.py`, which starts it.
-Arguments: columns, rows, samples, bits allocated, bits stored, pixel representation, photometric interpretation,
-transfer syntax UID. Output: the samples as GDCM lays them out, colour by pixel, native byte order.
+Arguments: the most address space in bytes, columns, rows, samples, bits allocated, bits stored, pixel representation,
+photometric interpretation, transfer syntax UID. Output: the samples as GDCM lays them out, colour by pixel, native byte
+order.
 """
 
 import resource
@@ -40,4 +41,5 @@ def _pixel_data(frame: bytes) -> gdcm.DataElement:
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the patient's pixels
-    sys.stdout.buffer.write(decode(sys.stdin.buffer.read(), sys.argv[1:]))
+    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]), int(sys.argv[1])))  # a frame may ask for any amount
+    sys.stdout.buffer.write(decode(sys.stdin.buffer.read(), sys.argv[2:]))

@@ -51,11 +51,14 @@ def render_raster(encoded: bytes, *, frame: int, limits: ImageLimits) -> Rendere
 
 
 def _choose_frame(image: Image.Image, found: ImageFormat, frame: int, limits: ImageLimits) -> None:
+    frames = None if found is ImageFormat.TIFF else getattr(image, "n_frames", 1)  # a TIFF's pages are counted before
+    if frames is not None and frame > frames:
+        raise no_such_frame(frame, frames=frames)
     check_pixels(image.width, image.height, limits, frames=frame if found in _BUILT_ON_PREDECESSORS else 1)
     with library_call(f"a broken {found.value} file"):
         try:
             image.seek(frame - 1)
-        except EOFError:
+        except EOFError:  # an animation that ends before its header says
             raise no_such_frame(frame) from None
     check_pixels(image.width, image.height, limits)  # pages of a TIFF differ in size
 

@@ -14,7 +14,7 @@ from m2ib_server.errors import ImageTooLarge, InvalidField
 
 from .image import ImageLimits
 from .quiet import library_call
-from .refusal import ENCODED, FRAME, undecodable
+from .refusal import ENCODED, FRAME, no_such_frame, undecodable
 
 MOST_PAGES = 10_000  # Pillow looks each page up among all before it: 10,000 take a second, 40,000 take twenty
 MOST_ENTRIES = 1 << 18  # over all pages; a page has some twenty
@@ -46,15 +46,15 @@ class _Entry:
 
 
 def check_directories(encoded: bytes, frame: int, limits: ImageLimits) -> None:
-    """Check the directories up to the one of `frame`, from 1; whether there is such a frame is not checked.
+    """Check the directories up to the one of `frame`, from 1.
 
     Raises:
         ImageTooLarge: a tile has more pixels than an image may have.
         ImageUndecodable: the directories are broken, or more or longer than those of any sensible file.
-        InvalidField: the frame lies beyond the pages that are read.
+        InvalidField: there is no such frame, or it lies beyond the pages that are read.
     """
     with library_call(_BROKEN):
-        entries, order = 0, _layout(encoded).order
+        entries, page, order = 0, 0, _layout(encoded).order
         for page, directory in enumerate(_directories(encoded), start=1):
             entries += len(directory)
             if entries > MOST_ENTRIES:
@@ -64,13 +64,17 @@ def check_directories(encoded: bytes, frame: int, limits: ImageLimits) -> None:
                 return
             if page == MOST_PAGES:
                 raise InvalidField(FRAME, seen=str(frame), allowed=f"1 to {MOST_PAGES}")
+        if page:  # a file without any page is for Pillow to refuse
+            raise no_such_frame(frame, frames=page)
 
 
 def _directories(encoded: bytes) -> Iterator[dict[int, _Entry]]:
     layout = _layout(encoded)
     (at,) = struct.unpack_from(layout.order + layout.pointer, encoded, layout.first)
     seen: set[int] = set()
-    while at and at not in seen:
+    while at:
+        if at in seen:
+            raise undecodable("a TIFF file whose pages follow one another in a circle")
         seen.add(at)
         directory, at = _directory(encoded, at, layout)
         yield directory

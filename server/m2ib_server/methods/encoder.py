@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from m2ib_server.errors import EmbeddingUndefined
 from m2ib_server.methods.evaluation import Evaluation, Method, Side
 from m2ib_server.package import Role
 
@@ -48,8 +50,14 @@ class Encoded:
     context: Mapping[str, Tensor]
 
 
-def encode(sources: Sequence[EncoderInput]) -> Method[tuple[Encoded, ...]]:
-    """Evaluate the heads, then the tails, each source once; both may be kept for the next request."""
+def encode(sources: Sequence[EncoderInput], fields: Sequence[str] = ()) -> Method[tuple[Encoded, ...]]:
+    """Evaluate the heads, then the tails, each source once; both may be kept for the next request.
+
+    fields: what the sources are in the request; their sides, where nothing is said.
+
+    Raises:
+        EmbeddingUndefined: features or an embedding are not finite, or an embedding has no length.
+    """
     features = yield tuple(
         Evaluation(role=HEAD[source.side], inputs=source.inputs, digest=source.digest) for source in sources
     )
@@ -57,6 +65,9 @@ def encode(sources: Sequence[EncoderInput]) -> Method[tuple[Encoded, ...]]:
         Evaluation(role=TAIL[source.side], inputs={"features": rows, **source.context}, digest=source.digest)
         for source, rows in zip(sources, features, strict=True)
     )
+    names = fields or [source.side.value for source in sources]
+    for name, rows, embedding in zip(names, features, embeddings, strict=True):
+        _check_direction(name, rows, embedding)
     return tuple(
         Encoded(
             side=source.side,
@@ -66,6 +77,14 @@ def encode(sources: Sequence[EncoderInput]) -> Method[tuple[Encoded, ...]]:
         )
         for source, rows, embedding in zip(sources, features, embeddings, strict=True)
     )
+
+
+def _check_direction(field: str, features: Tensor, embedding: Tensor) -> None:
+    """Refuse what has no similarity with anything; a length beyond the largest number is no length either."""
+    length = torch.linalg.vector_norm(embedding)
+    if not bool(torch.isfinite(features).all() & torch.isfinite(length) & (length > 0)):
+        allowed = "an input with finite features and an embedding of finite length above 0"
+        raise EmbeddingUndefined(field, seen="an input that the model gives no direction", allowed=allowed)
 
 
 def tail_gradient(encoded: Encoded, noised: Tensor, target: Tensor) -> Evaluation:

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from m2ib_server.errors import EvaluationFailed
 from m2ib_server.methods.bottleneck import MaskShape, information_nats, initial_alpha, noised_features
 from m2ib_server.methods.encoder import HEAD, TAIL, TAIL_GRAD, Encoded, EncoderInput, encode, tail_gradient
 from m2ib_server.methods.evaluation import Event, Method, PairEncoded, Side, StepDone
@@ -92,7 +93,12 @@ class Attribution:
 def explain(
     image: EncoderInput, text: EncoderInput, settings: M2IBSettings, sides: Collection[Side]
 ) -> Method[Attribution]:
-    """Explain a pair, the two sides independently of one another."""
+    """Explain a pair, the two sides independently of one another.
+
+    Raises:
+        EmbeddingUndefined: the image or the text has no direction.
+        EvaluationFailed: a step came out not finite.
+    """
     image_encoded, text_encoded = yield from encode((image, text))
     pair = PairEncoded(
         similarity=float((image_encoded.embedding * text_encoded.embedding).sum()),
@@ -158,6 +164,8 @@ def optimise(encoded: Encoded, target: Tensor, settings: M2IBSettings) -> Method
             similarity=float(similarity.mean()),
             repeat_bits=bits.cpu(),
         )
+        if not (math.isfinite(done.loss) and math.isfinite(done.similarity)):
+            raise EvaluationFailed
         course.append(done)
         yield done
     return tuple(course)

@@ -11,10 +11,15 @@ from m2ib_server.package import Role
 
 
 def score(images: Sequence[EncoderInput], texts: Sequence[EncoderInput], *, rows: int) -> Method[Tensor]:
-    """Return the cosine similarities [images, texts], in [-1, 1], on the CPU, encoding `rows` inputs at a time."""
+    """Return the cosine similarities [images, texts], in [-1, 1], on the CPU, encoding `rows` inputs at a time.
+
+    Raises:
+        EmbeddingUndefined: naming the entry of the list.
+    """
     sources, encoded = (*images, *texts), list[Tensor]()
+    fields = [f"{name}[{index}]" for name, side in (("images", images), ("texts", texts)) for index in range(len(side))]
     for start in range(0, len(sources), rows):
-        part = yield from encode(sources[start : start + rows])
+        part = yield from encode(sources[start : start + rows], fields[start : start + rows])
         encoded += [each.embedding for each in part]
     embeddings = torch.cat(encoded)
     return (embeddings[: len(images)] @ embeddings[len(images) :].T).clamp(-1, 1).cpu()

@@ -11,10 +11,10 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from m2ib_client import InvalidRequestError, MissingPackageError, _dicom
-from m2ib_client._image import image_message
+from m2ib_client._image import image_message, uploadable
 
 CANARY = "CANARY^PATIENT"
 # Shipped inside pydicom itself: native, implicit, big-endian, deflated, JPEG 2000, palette, multi-frame.
@@ -152,6 +152,39 @@ def test_dataset_read_without_a_header_keeps_the_syntax_it_was_read_in() -> None
     arrived = sent(body[start:])
     assert arrived.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
     assert np.array_equal(arrived.pixel_array, dataset.pixel_array)
+
+
+FIRST_TAGS = [0x00080005, 0x00080050, 0x00100010, 0x00100020, 0x00180015, 0x0020000D]
+
+
+@pytest.mark.parametrize("first", FIRST_TAGS, ids=hex)
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian], ids=str)
+@pytest.mark.parametrize("give", [sent, lambda image: pydicom.dcmread(io.BytesIO(uploadable(image).encoded))])
+def test_data_set_that_begins_anywhere_is_stripped(first: int, syntax: Any, give: Any) -> None:
+    dataset = new_dataset()
+    dataset.SpecificCharacterSet, dataset.AccessionNumber, dataset.BodyPartExamined = "ISO_IR 100", CANARY, "CHEST"
+    del dataset.file_meta
+    for tag in [element.tag for element in dataset if element.tag < first]:
+        del dataset[tag]
+    if syntax is ExplicitVRBigEndian:
+        dataset.PixelData, expected = dataset.PixelData[::-1], np.arange(24)[::-1]
+    else:
+        expected = np.arange(24)
+    buffer = io.BytesIO()
+    is_implicit = syntax is ImplicitVRLittleEndian
+    pydicom.dcmwrite(buffer, dataset, implicit_vr=is_implicit, little_endian=syntax is not ExplicitVRBigEndian)
+    assert CANARY.encode() in buffer.getvalue()
+    arrived = give(buffer.getvalue())
+    assert "CANARY" not in str(arrived)
+    assert arrived.file_meta.TransferSyntaxUID == syntax
+    assert np.array_equal(arrived.pixel_array.ravel(), expected)
+
+
+def test_file_that_is_tiff_and_dicom_at_once_is_stripped() -> None:
+    whole = b"II*\x00\x08\x00\x00\x00" + bytes(120) + encoded(new_dataset())[128:]
+    message = image_message(whole, frame=None, window=None)
+    assert message.encoded.startswith(bytes(128) + b"DICM")
+    assert b"CANARY" not in message.encoded
 
 
 def test_dataset_without_a_transfer_syntax_is_refused() -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from m2ib_client import InvalidRequestError
-from m2ib_client._image import PNG_MODES, TIFF_MODES, image_message
+from m2ib_client._format import is_raster
+from m2ib_client._image import ALLOWED_FILES, PNG_MODES, TIFF_MODES, image_message, uploadable
 
 
 def sent(image: Any) -> PIL.Image.Image:
@@ -25,6 +26,7 @@ def png(picture: PIL.Image.Image, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+PNG = png(PIL.Image.new("L", (1, 1)))
 sides = st.integers(1, 9)
 greys = st.tuples(sides, sides).flatmap(lambda shape: hnp.arrays(st.sampled_from([np.uint8, np.uint16]), shape))
 colours = st.tuples(sides, sides, st.sampled_from([3, 4])).flatmap(lambda shape: hnp.arrays(np.uint8, shape))
@@ -112,10 +114,49 @@ def test_file_is_sent_as_it_is(tmp_path: Path, as_path: Any) -> None:
     assert message.encoded == file.read_bytes()
 
 
-@given(st.binary(max_size=600))
-def test_bytes_that_are_not_dicom_are_sent_as_they_are(encoded: bytes) -> None:
-    if encoded[128:132] != b"DICM" and encoded[:1] not in (b"\x00", b"\x02", b"\x08"):
-        assert image_message(encoded, frame=None, window=None).encoded == encoded
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "TIFF", "BigTIFF", "WEBP"])
+def test_every_raster_format_is_sent_as_it_is(name: str) -> None:
+    buffer, is_big = io.BytesIO(), name == "BigTIFF"
+    PIL.Image.new("L", (4, 3), 7).save(
+        buffer, format="TIFF" if is_big else name, **({"big_tiff": True} if is_big else {})
+    )
+    assert image_message(buffer.getvalue(), frame=None, window=None).encoded == buffer.getvalue()
+
+
+NAMED = b"CANARY^PATIENT"
+UNKNOWN = {
+    "text": NAMED,
+    "one byte": b"x",
+    "a header without its prefix": bytes(128) + NAMED,
+    "NIfTI": (348).to_bytes(4, "little") + bytes(200) + NAMED,
+    "gzip": b"\x1f\x8b\x08" + NAMED,
+    "GIF": b"GIF89a" + NAMED,
+    "big-endian BigTIFF": b"MM\x00+\x00\x08\x00\x00" + NAMED,
+    "no WebP": b"RIFF\x10\x00\x00\x00WAVE" + NAMED,
+}
+
+
+@pytest.mark.parametrize("case", UNKNOWN)
+@pytest.mark.parametrize("give", [lambda image: image_message(image, frame=None, window=None), uploadable])
+def test_bytes_of_no_known_format_never_leave(case: str, give: Any) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        give(UNKNOWN[case])
+    assert (caught.value.field, caught.value.reason) == ("image", "IMAGE_UNDECODABLE")
+    assert (caught.value.seen, caught.value.allowed) == ("bytes of no known format", ALLOWED_FILES)
+    assert "CANARY" not in str(caught.value)
+
+
+@given(st.binary(min_size=1, max_size=600))
+def test_of_arbitrary_bytes_nothing_leaves(encoded: bytes) -> None:
+    try:
+        sent_bytes = image_message(encoded, frame=None, window=None).encoded
+    except InvalidRequestError:
+        return
+    assert is_raster(encoded) or sent_bytes.startswith(bytes(128) + b"DICM")
+
+
+def test_no_bytes_are_the_servers_to_refuse() -> None:
+    assert image_message(b"", frame=None, window=None).encoded == b""
 
 
 def test_absent_file_is_the_callers_own_error() -> None:
@@ -132,10 +173,10 @@ def test_other_kinds_are_refused_by_name(image: Any) -> None:
 @pytest.mark.parametrize("frame", [-1, 2**32, 1.5, "1"])
 def test_frame_that_cannot_be_sent_is_refused(frame: Any) -> None:
     with pytest.raises(InvalidRequestError, match=r"image\.frame"):
-        image_message(b"x", frame=frame, window=None)
+        image_message(PNG, frame=frame, window=None)
 
 
 @pytest.mark.parametrize("window", [(1,), (1, 2, 3), ("a", "b"), 40, "40"])
 def test_window_that_is_no_pair_of_numbers_is_refused(window: Any) -> None:
     with pytest.raises(InvalidRequestError, match=r"image\.window"):
-        image_message(b"x", frame=None, window=window)
+        image_message(PNG, frame=None, window=window)

@@ -153,8 +153,8 @@ def test_progress_is_told_pair_by_pair(connect: Any, fake: FakeService) -> None:
 def test_bar_loads_rich_for_those_only_who_want_it(fake: FakeService) -> None:
     program = (
         "import sys; from m2ib_client import Client; client = Client(sys.argv[1]); "
-        "list(client.explain_many([(b'x', 'a')])); before = 'rich' in sys.modules; "
-        "list(client.explain_many([(b'x', 'a')], progress=True)); print(before, 'rich' in sys.modules)"
+        "list(client.explain_many([(b'\\xff\\xd8\\xff', 'a')])); before = 'rich' in sys.modules; "
+        "list(client.explain_many([(b'\\xff\\xd8\\xff', 'a')], progress=True)); print(before, 'rich' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program, fake.address], capture_output=True, text=True, check=True)
     assert done.stdout == "False True\n"

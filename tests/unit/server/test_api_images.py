@@ -35,16 +35,22 @@ class Reader:
     """An image reader whose slow work is counted, and held back until it is let go."""
 
     def __init__(self, cache_bytes=1 << 20):
-        self.jobs = 0
+        self.jobs = self.decodings = 0
         self.gate = asyncio.Event()
         self.gate.set()
         self.uploads = UploadStore(max_bytes=1 << 20, seconds_to_live=60)
-        self.images = ImageReader(self.uploads, RequestLimits(), self.aside, cache_bytes=cache_bytes)
+        self.images = ImageReader(
+            self.uploads, RequestLimits(), aside=self.aside, decode=self.decode, cache_bytes=cache_bytes
+        )
 
     async def aside(self, work):
         self.jobs += 1
         await self.gate.wait()
         return work()
+
+    async def decode(self, work):
+        self.decodings += 1
+        return await self.aside(work)
 
     async def read(self, fit=0, **image):
         return await self.images.read(pb.Image(**image), fit, MODEL)
@@ -59,6 +65,14 @@ async def test_an_image_that_was_read_lately_is_not_read_again(reader):
     first = await reader.read(encoded=png())
     assert await reader.read(encoded=png()) is first
     assert reader.jobs == 3  # two digests, one reading
+
+
+async def test_files_are_decoded_on_threads_of_their_own_and_nothing_else_is(reader):
+    await reader.read(encoded=png())
+    assert (reader.jobs, reader.decodings) == (2, 1)  # the digest is none
+    values = np.zeros((3, 8, 8), "<f4")
+    await reader.read(tensor=settings_pb2.FloatTensor(shape=values.shape, data=values.tobytes()))
+    assert (reader.jobs, reader.decodings) == (3, 1)
 
 
 async def test_what_changes_the_input_is_read_anew(reader):

@@ -8,12 +8,12 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID, JPEGLSLossless
+from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSLossless
 
 from fakes.dicom_files import dicom_file, stored_file
 from m2ib_server.imaging import ImageLimits, render
 from m2ib_server.imaging.codestream import FrameSize, declared_size
-from m2ib_server.imaging.decoder import ISOLATED, NATIVE, PLUGINS
+from m2ib_server.imaging.decoder import ISOLATED, NATIVE, PLUGINS, is_isolated
 
 LIMITS = ImageLimits(max_bytes=1 << 20, max_pixels=1 << 20)
 
@@ -32,6 +32,12 @@ def test_a_syntax_is_decoded_in_one_way() -> None:
     assert not NATIVE & ISOLATED
     assert not (NATIVE | ISOLATED) & set(PLUGINS)
     assert "gdcm" not in PLUGINS.values()  # it may end the process
+
+
+def test_jpeg_extended_is_isolated_from_9_bits_on() -> None:
+    assert [is_isolated(JPEGExtended12Bit, bits) for bits in (8, 9, 12)] == [False, True, True]
+    assert not is_isolated(JPEGBaseline8Bit, 8)
+    assert all(is_isolated(syntax, 8) for syntax in ISOLATED)
 
 
 @pytest.mark.parametrize(("bits", "dtype"), [(8, "u1"), (10, "u2"), (12, "i2"), (16, "u2"), (16, "i2")])

@@ -143,9 +143,21 @@ def test_a_frame_larger_than_its_header_is_not_decoded() -> None:
 
 
 @pytest.mark.parametrize("name", ["JPGExtended.dcm", "JPEG-lossy.dcm"])
-def test_12_bit_jpeg_is_refused_by_its_name(name: str) -> None:
+def test_12_bit_jpeg_is_read_and_refused_when_truncated(name: str) -> None:
+    encoded = stored_file(name)
+    assert rendered(encoded).pixels.max() > 200
+    ds = dcmread(DicomBytesIO(encoded))
+    frame = get_frame(ds.PixelData, 0, number_of_frames=1)
+    with pytest.raises(ImageUndecodable, match="compressed frame that is broken"):
+        rendered(with_codestream(encoded, frame[: len(frame) // 2]))
+
+
+def test_12_bit_jpeg_in_colour_is_refused_by_its_name() -> None:
+    encoded = with_elements(
+        stored_file("JPEG-lossy.dcm"), SamplesPerPixel=3, PhotometricInterpretation="YBR_FULL", PlanarConfiguration=0
+    )
     with pytest.raises(TransferSyntaxUnsupported, match=r"seen JPEG Extended \(Process 2 and 4\)"):
-        rendered(stored_file(name))
+        rendered(encoded)
 
 
 def test_video_is_refused_by_its_name() -> None:

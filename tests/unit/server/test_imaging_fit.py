@@ -166,6 +166,24 @@ def test_a_tensor_that_is_not_finite_is_refused(value: float) -> None:
         check_tensor(values, MODEL)
 
 
+@pytest.mark.parametrize("value", [1.0001e4, -1e38, 3.4e38])
+def test_a_tensor_of_values_that_no_image_has_is_refused(value: float) -> None:
+    values = np.full((3, 32, 32), 1e4, dtype=np.float32)
+    assert check_tensor(values, MODEL).pixel_values.max() == 1e4
+    values[1, 2, 3] = value
+    with pytest.raises(
+        TensorInvalid, match=r"seen 1 values beyond \+-10000; allowed: values of magnitude at most 10000"
+    ):
+        check_tensor(values, MODEL)
+
+
+def test_showing_a_tensor_never_overflows() -> None:
+    values = np.full((3, 32, 32), -3.4e38, dtype=np.float32)
+    values[0] *= -1
+    with np.errstate(all="raise"):
+        assert render_tensor(values, MODEL).pixels[0, 0].tolist() == [255, 0, 0]
+
+
 @pytest.mark.parametrize("model_input", [MODEL, GREY_MODEL], ids=["rgb", "grey"])
 def test_a_tensor_is_shown_as_the_image_it_came_from(model_input: ModelInput) -> None:
     shape = (32, 32, 3) if model_input is MODEL else (32, 32)

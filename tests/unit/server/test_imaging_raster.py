@@ -140,8 +140,16 @@ def test_the_chosen_frame_is_rendered(file_format: str) -> None:
         image = rendered(encoded, frame=number)
         assert image.rendering.frame == number
         assert abs(int(image.pixels.mean()) - shade) <= 1
-    with pytest.raises(InvalidField, match=r"image\.frame: seen 4"):
+    with pytest.raises(InvalidField, match=r"image\.frame: seen 4; allowed: 1 to 3$"):
         rendered(encoded, frame=4)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("frame", [2, 4, 2**32 - 1])
+def test_a_frame_beyond_the_last_is_the_frames_fault_however_large_the_image(file_format: str, frame: int) -> None:
+    encoded = encode(Image.new("RGB", (400, 300)), file_format)
+    with pytest.raises(InvalidField, match=rf"image\.frame: seen {frame}; allowed: 1 to 1$"):
+        render(encoded, limits=ImageLimits(max_bytes=1 << 20, max_pixels=120_000), frame=frame)
 
 
 def test_frame_zero_is_refused() -> None:

@@ -10,6 +10,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import normalize
 
 from fakes.graphs import FakeGraphs, encoder_input
+from m2ib_server.errors import EmbeddingUndefined, EvaluationFailed
 from m2ib_server.methods import (
     Evaluation,
     Event,
@@ -25,6 +26,7 @@ from m2ib_server.methods import (
     work,
 )
 from m2ib_server.methods.bottleneck import information_nats, initial_alpha, noised_features
+from m2ib_server.package import Role
 
 SETTINGS = M2IBSettings(
     beta=0.1, text_beta=0.1, steps=4, samples=3, learning_rate=1.0, mask_shape=MaskShape.CHANNEL, seed=7
@@ -240,3 +242,50 @@ def test_score_is_the_matrix_of_cosines():
 
 def test_an_evaluation_counts_its_rows():
     assert Evaluation(role=None, inputs={"rows": torch.zeros(7, 2)}).rows == 7
+
+
+class OddGraphs(FakeGraphs):
+    """Answers one role with a fixed value."""
+
+    def __init__(self, role, value):
+        super().__init__()
+        self.role, self.value = role, value
+
+    def run(self, role, inputs):
+        outputs = super().run(role, inputs)
+        return tuple(torch.full_like(output, self.value) for output in outputs) if role is self.role else outputs
+
+
+ENCODING = [Role.VISION_HEAD, Role.VISION_TAIL, Role.TEXT_HEAD, Role.TEXT_TAIL]
+ODD = [
+    *((role, value) for role in ENCODING for value in (math.inf, -math.inf)),
+    *((role, math.nan) for role in (Role.VISION_TAIL, Role.TEXT_TAIL)),
+    *((role, 0.0) for role in (Role.VISION_TAIL, Role.TEXT_TAIL)),
+]
+
+
+@pytest.mark.parametrize(("role", "value"), ODD)
+def test_an_embedding_without_a_direction_is_refused_and_its_source_named(role, value):
+    side = "image" if role in (Role.VISION_HEAD, Role.VISION_TAIL) else "text"
+    with pytest.raises(EmbeddingUndefined) as caught:
+        explained(OddGraphs(role, value))
+    assert caught.value.field == side
+    sources = [encoder_input(Side.IMAGE, 1)], [encoder_input(Side.TEXT, 2)]
+    with pytest.raises(EmbeddingUndefined) as caught:
+        run(score(*sources, rows=2), OddGraphs(role, value))
+    assert caught.value.field == f"{side}s[0]"
+
+
+def test_the_source_of_an_undefined_embedding_is_named_across_parts():
+    images = [encoder_input(Side.IMAGE, seed) for seed in range(3)]
+    texts = [encoder_input(Side.TEXT, seed) for seed in range(3)]
+    texts[1].inputs["rows"].zero_()
+    with pytest.raises(EmbeddingUndefined) as caught:
+        run(score(images, texts, rows=2), FakeGraphs())
+    assert caught.value.field == "texts[1]"
+
+
+@pytest.mark.parametrize("role", [Role.VISION_TAIL_GRAD, Role.TEXT_TAIL_GRAD])
+def test_a_step_that_is_not_finite_fails_and_is_not_told(role):
+    with pytest.raises(EvaluationFailed):
+        explained(OddGraphs(role, math.nan))
