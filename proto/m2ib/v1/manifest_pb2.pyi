@@ -376,12 +376,15 @@ class EffortDefaults(_message.Message):
     MASK_SHAPE_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     REPEATS_FIELD_NUMBER: _builtins.int
+    TEXT_MASK_SHAPE_FIELD_NUMBER: _builtins.int
     effort: _settings_pb2.Effort.ValueType
     """The effort; each is there once."""
     mask_shape: _settings_pb2.MaskShape.ValueType
-    """The mask shape."""
+    """The mask shape; of both sides, where text_mask_shape is unspecified."""
     repeats: _builtins.int
     """As Settings.repeats."""
+    text_mask_shape: _settings_pb2.MaskShape.ValueType
+    """The text side's mask shape, which settings.text_beta is meant for; unspecified means that of mask_shape."""
     @_builtins.property
     def settings(self) -> Global___MaskDefaults:
         """The settings."""
@@ -393,10 +396,11 @@ class EffortDefaults(_message.Message):
         mask_shape: _settings_pb2.MaskShape.ValueType = ...,
         settings: Global___MaskDefaults | None = ...,
         repeats: _builtins.int = ...,
+        text_mask_shape: _settings_pb2.MaskShape.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effort", b"effort", "mask_shape", b"mask_shape", "repeats", b"repeats", "settings", b"settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effort", b"effort", "mask_shape", b"mask_shape", "repeats", b"repeats", "settings", b"settings", "text_mask_shape", b"text_mask_shape"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
