@@ -484,7 +484,9 @@ class ParityFigure(_message.Message):
     RELATIVE_ERROR_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """What was compared, such as "vision_tail_grad.gradient"; "vision_map.rank" and "text_map.rank" are of the final map."""
+    """What was compared, such as "vision_tail_grad.gradient"; "vision_map.rank" and "text_map.rank" are of the final map,
+    "text_map.own_rank" of that of a text with a mask shape of its own, where an effort gives it one.
+    """
     relative_error: _builtins.float
     """The largest relative difference seen: max |ours - original| / max |original|, >= 0, no unit. For a rank:
     1 - Spearman's rank correlation, in [0, 2], of the final M2IB map of the graphs with that of the original model, from
