@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from m2ib_client import M2IBError, _errors
+from m2ib_client import M2IBError, Span, Word, _errors
 from m2ib_client._answer import read_explanation
 from m2ib_client._cli import report
 from m2ib_client._cli.app import app
@@ -74,6 +74,15 @@ def test_explain_tells_of_two_mask_shapes_where_there_are_two(run: Run, picture:
     assert "effort specific, mask channel (text token), beta 5 (text 0.3), 20 steps" in mixed
     one = run("explain", picture, TEXT, "--effort", "specific", "--text-mask-shape", "channel").stdout
     assert "effort specific, mask channel, beta 5 (text 0.1), 20 steps" in one
+
+
+def test_words_with_hardly_a_bit_are_told_apart() -> None:
+    words = [Word(text="mid", span=Span(0, 3), bits=0.0041, normalised=0.0)]
+    words.append(Word(text="mass", span=Span(4, 8), bits=0.0312, normalised=1.0))
+    assert [line.plain for line in report.word_lines(words)] == [
+        "  mid      0.004 bits",
+        "  mass     0.031 bits  ####################",
+    ]
 
 
 def test_explain_writes_the_overlay(run: Run, picture: Path, tmp_path: Path) -> None:
