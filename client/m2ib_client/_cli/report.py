@@ -60,7 +60,7 @@ def word_lines(words: Sequence[Word]) -> Iterator[Text]:
     width = max(len(word.text) for word in words)
     for word in words:
         bar = "#" * round(word.normalised * BAR_LENGTH)
-        yield Text(f"  {word.text:<{width}}  {word.bits:7.2f} bits  {bar}".rstrip())
+        yield Text(f"  {word.text:<{width}}  {word.bits:8.3f} bits  {bar}".rstrip())
 
 
 def score_lines(scores: Scores, images: Sequence[str], texts: Sequence[str]) -> Iterator[Text]:
