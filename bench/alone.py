@@ -71,6 +71,7 @@ class EngineAlone:
             samples=asked.samples,
             learning_rate=1.0,
             mask_shape=MaskShape.CHANNEL,
+            text_mask_shape=MaskShape.CHANNEL,
             seed=asked.seed,
         )
         image = self.model.image_input(pixel_values(numbered_picture(self._preset, asked.image))[0])

@@ -74,6 +74,7 @@ def _ours(engine: Engine, model: LoadedModel, subject: Subject, settings: PlainS
         samples=settings.samples,
         learning_rate=settings.learning_rate,
         mask_shape=MaskShape.CHANNEL,
+        text_mask_shape=MaskShape.CHANNEL,
         seed=settings.seed,
     )
 

@@ -18,7 +18,8 @@ from fidelity_mask import Array, Course, GradientGraph, Plan, follow
 OUT = Path("bench/fidelity_text.jsonl")
 SEEDS = (0, 1)
 BETAS = (0.03, 0.1, 0.3, 1.0, 5.0)
-PROPORTIONS = ((10, 10), (2, 20))
+SHAPES = ("channel", "token")
+PROPORTIONS = ("10x10", "2x20", "5x20")  # rows x steps
 READ_AT = {10: (5, 10), 20: (10, 20)}
 
 
@@ -26,14 +27,17 @@ def main() -> None:
     """Measure every setting on the first films of the model card's text set."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--films", type=int, default=200)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=SHAPES)
+    parser.add_argument("--betas", nargs="+", type=float, default=BETAS)
+    parser.add_argument("--proportions", nargs="+", choices=PROPORTIONS, default=PROPORTIONS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     graph, questions = demo_graph("text", 1), list(text_questions(options.films))
     plans = [
         Plan(shape=shape, beta=beta, rows=rows, steps=steps)
-        for rows, steps in PROPORTIONS
-        for shape in ("channel", "token")
-        for beta in BETAS
+        for rows, steps in (map(int, proportion.split("x")) for proportion in options.proportions)
+        for shape in options.shapes
+        for beta in options.betas
     ]
     OUT.touch()
     with OUT.open("a", encoding="utf-8") as lines:

@@ -157,13 +157,16 @@ def _provenance(message: attribution_pb2.Provenance) -> _results.Provenance:
 
 
 def _settings(message: settings_pb2.Settings) -> _results.Settings:
-    """Return the settings in force; what a server from before efforts leaves unset has the contract's meaning."""
+    """Return the settings in force; what an older server leaves unset has the contract's meaning."""
     return copied(
         _results.Settings,
         message,
         effort=known(NAME_BY_EFFORT, message.effort or settings_pb2.EFFORT_PUBLISHED, "settings.effort"),
         text_beta=message.text_beta if message.HasField("text_beta") else message.beta,
         mask_shape=known(NAME_BY_MASK_SHAPE, message.mask_shape, "settings.mask_shape"),
+        text_mask_shape=known(
+            NAME_BY_MASK_SHAPE, message.text_mask_shape or message.mask_shape, "settings.text_mask_shape"
+        ),
         repeats=message.repeats or 1,
     )
 

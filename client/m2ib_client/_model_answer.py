@@ -46,6 +46,9 @@ def _defaults(message: manifest_pb2.Defaults) -> _models.Defaults:
 def _effort(message: manifest_pb2.EffortDefaults) -> _models.EffortDefaults:
     return _models.EffortDefaults(
         mask_shape=known(NAME_BY_MASK_SHAPE, message.mask_shape, "defaults.efforts.mask_shape"),
+        text_mask_shape=known(
+            NAME_BY_MASK_SHAPE, message.text_mask_shape or message.mask_shape, "defaults.efforts.text_mask_shape"
+        ),
         settings=copied(_models.MaskDefaults, message.settings),
         repeats=message.repeats,
     )

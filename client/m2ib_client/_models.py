@@ -48,6 +48,7 @@ class EffortDefaults:
     """What one effort means for a model, as `ExplainOptions` describes it."""
 
     mask_shape: MaskName
+    text_mask_shape: MaskName
     settings: MaskDefaults
     repeats: int
 

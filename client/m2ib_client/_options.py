@@ -69,7 +69,8 @@ class ExplainOptions(ScoreOptions, total=False):
     """What `explain`, `explain_stream` and `explain_many` take besides the image and the text.
 
     Every setting that is None takes the value of the effort, or, where `mask_shape` is given and not the
-    effort's, the model's default for that mask shape; `models()` shows both.
+    effort's, the model's default for that mask shape; `models()` shows both. The text side's mask shape
+    decides so over `text_beta` alone, `mask_shape` over the rest.
 
     - `sides`: what to explain, of "image" and "text"; both by default.
     - `effort`: a named choice of settings: "published", the method as published, which is what None means;
@@ -81,7 +82,9 @@ class ExplainOptions(ScoreOptions, total=False):
     - `steps`: optimisation steps, from 1 to the server's limit.
     - `samples`: noise rows drawn per step, from 1 to the server's limit.
     - `learning_rate`: Adam's, > 0 and at most 10.
-    - `mask_shape`: "channel", the method as published, or "token", one value per patch or token.
+    - `mask_shape`: "channel", the method as published, or "token", one value per patch or token. For both
+      sides, whatever the effort says of the text, unless `text_mask_shape` is given too.
+    - `text_mask_shape`: the same for the text side alone.
     - `seed`: of the noise, 0 to 2^64 - 1. The same seed gives the same map.
     - `repeats`: independent runs with the seeds `seed`, `seed + 1`, ..., from 1 to the server's limit. The map
       is their mean; from 2 on the answer tells how far they differ.
@@ -101,6 +104,7 @@ class ExplainOptions(ScoreOptions, total=False):
     samples: int | None
     learning_rate: float | None
     mask_shape: MaskName | None
+    text_mask_shape: MaskName | None
     seed: int | None
     repeats: int | None
     outputs: Sequence[OutputName]

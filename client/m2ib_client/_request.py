@@ -81,6 +81,7 @@ def explain_request(  # noqa: PLR0913 - the call's options, one by one
     samples: int | None = None,
     learning_rate: float | None = None,
     mask_shape: MaskName | None = None,
+    text_mask_shape: MaskName | None = None,
     seed: int | None = None,
     repeats: int | None = None,
     fit: FitName | None = None,
@@ -112,7 +113,7 @@ def explain_request(  # noqa: PLR0913 - the call's options, one by one
         model=_checked_text("model", model),
         text=_checked_text("text", text),
         sides=[_named("sides", name, SIDE_BY_NAME) for name in _names("sides", sides)],
-        settings=_settings(effort, mask_shape, numbers),
+        settings=_settings(effort, mask_shape, text_mask_shape, numbers),
         outputs=[_named("outputs", name, OUTPUT_BY_NAME) for name in _names("outputs", outputs)],
         truncate_text=truncate_text,
         image=image_message(image, frame=frame, window=window),
@@ -176,13 +177,18 @@ def model_request(name: str) -> attribution_pb2.GetModelRequest:
 
 
 def _settings(
-    effort: EffortName | None, mask_shape: MaskName | None, numbers: Mapping[str, float | None]
+    effort: EffortName | None,
+    mask_shape: MaskName | None,
+    text_mask_shape: MaskName | None,
+    numbers: Mapping[str, float | None],
 ) -> settings_pb2.Settings:
     settings = settings_pb2.Settings()
     if effort is not None:
         settings.effort = _named("settings.effort", effort, EFFORT_BY_NAME)
     if mask_shape is not None:
         settings.mask_shape = _named("settings.mask_shape", mask_shape, MASK_SHAPE_BY_NAME)
+    if text_mask_shape is not None:
+        settings.text_mask_shape = _named("settings.text_mask_shape", text_mask_shape, MASK_SHAPE_BY_NAME)
     for name, number in numbers.items():
         if number is not None:
             _set_number(settings, name, number)

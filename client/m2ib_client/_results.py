@@ -180,6 +180,7 @@ class Settings:
     samples: int
     learning_rate: float
     mask_shape: MaskName
+    text_mask_shape: MaskName
     seed: int
     repeats: int
 

@@ -1,6 +1,6 @@
 """Owns the comparison of final maps: M2IB on the graphs against M2IB on the original model, from the same noise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from m2ib_export.families import OriginalModel
 from m2ib_export.geometry import Layers
 from m2ib_export.gradient import similarity_and_gradient
 from m2ib_export.parity import Figure, Graphs, Vocabulary, draw_text, judge
+from m2ib_export.recipe import MapPlans
 from m2ib_export.tokeniser import TokenBatch, pad
 
 SEED = 21
@@ -38,27 +39,31 @@ class Encoded:
 
 
 def measure_maps(
-    graphs: Graphs, original: OriginalModel, layers: Layers, vocabulary: Vocabulary, plans: tuple[Plan, Plan]
+    graphs: Graphs, original: OriginalModel, layers: Layers, vocabulary: Vocabulary, plans: MapPlans
 ) -> tuple[Figure, ...]:
-    """Compare the final map of a seeded image and that of a text as long as the context, by rank.
-
-    plans: the image's and the text's.
-    """
+    """Compare the final map of a seeded image and those of a text as long as the context, by rank."""
     generator = torch.Generator().manual_seed(SEED)
     vision, text = original.geometry.vision, original.geometry.text
     pixels = torch.randn(1, vision.channels, vision.image_size, vision.image_size, generator=generator)
     tokens = pad([draw_text(text.context_length, vocabulary, generator)], padding=vocabulary.end)
     images = _image_by_graphs(graphs, pixels), _image_by_original(original, pixels, layers.vision)
     texts = _text_by_graphs(graphs, tokens), _text_by_original(original, tokens, layers.text)
-    image_maps = [
-        image.bits(other.embedding, plans[0])[vision.leading_tokens :]
-        for image, other in zip(images, texts, strict=True)
-    ]
-    text_maps = [other.bits(image.embedding, plans[1]) for image, other in zip(images, texts, strict=True)]
-    return (
-        judge(("vision_map.rank", 1 - rank_correlation(*(bits.numpy() for bits in image_maps))), graphs.precision),
-        judge(("text_map.rank", 1 - rank_correlation(*(bits.numpy() for bits in text_maps))), graphs.precision),
+    image_targets, text_targets = ([each.embedding for each in others] for others in (texts, images))
+    maps = {
+        "vision_map.rank": [bits[vision.leading_tokens :] for bits in _maps(images, image_targets, plans.image)],
+        "text_map.rank": _maps(texts, text_targets, plans.text),
+    }
+    if plans.text_of_own_shape is not None:
+        maps["text_map.own_rank"] = _maps(texts, text_targets, plans.text_of_own_shape)
+    return tuple(
+        judge((name, 1 - rank_correlation(*(bits.numpy() for bits in pair))), graphs.precision)
+        for name, pair in maps.items()
     )
+
+
+def _maps(encoded: Sequence[Encoded], targets: Sequence[Tensor], plan: Plan) -> list[Tensor]:
+    """Return the map by the graphs and that by the original model."""
+    return [each.bits(target, plan) for each, target in zip(encoded, targets, strict=True)]
 
 
 def rank_correlation(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> float:

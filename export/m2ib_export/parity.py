@@ -24,11 +24,36 @@ from m2ib_export.tokeniser import TokenBatch, pad
 SEED = 20
 IMAGE_BATCHES = (1, 2, 3)
 THRESHOLDS = {
-    Precision.FP32: {"features": 1e-4, "embedding": 1e-4, "similarity": 1e-4, "gradient": 1e-3, "rank": 1e-3},
-    Precision.FP16: {"features": 5e-3, "embedding": 1e-2, "similarity": 5e-3, "gradient": 2e-2, "rank": 5e-3},
-    Precision.BF16: {"features": 4e-2, "embedding": 8e-2, "similarity": 4e-2, "gradient": 2e-1, "rank": 5e-3},
+    Precision.FP32: {
+        "features": 1e-4,
+        "embedding": 1e-4,
+        "similarity": 1e-4,
+        "gradient": 1e-3,
+        "rank": 1e-3,
+        "own_rank": 1e-3,
+    },
+    Precision.FP16: {
+        "features": 5e-3,
+        "embedding": 1e-2,
+        "similarity": 5e-3,
+        "gradient": 2e-2,
+        "rank": 5e-3,
+        "own_rank": 5e-2,
+    },
+    Precision.BF16: {
+        "features": 4e-2,
+        "embedding": 8e-2,
+        "similarity": 4e-2,
+        "gradient": 2e-1,
+        "rank": 5e-3,
+        "own_rank": 5e-2,
+    },
 }
-"""What each difference has to stay below, by precision and by what is compared; 1e-6, 1e-3, 1e-2 are reached."""
+"""What each difference has to stay below, by precision and by what is compared; 1e-6, 1e-3, 1e-2 are reached.
+
+"own_rank" is of a text's map with a mask shape of its own, whose order is less sharp: on the demo fp16 changes it by
+8e-3 and bf16 by 2.4e-2, another seed of the noise by 0.13 (docs/fidelity.md, token mask, beta 0.1, 5x10).
+"""
 
 Array = npt.NDArray[np.float32]
 Tail = Callable[..., Tensor]

@@ -55,24 +55,53 @@ class MaskDefaults:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EffortDefaults:
-    """What one effort means; the fields and ranges are those of the request's settings."""
+    """What one effort means; the fields and ranges are those of the request's settings.
+
+    text_mask_shape: the text side's; None means that of mask_shape.
+    """
 
     mask_shape: str
     settings: MaskDefaults
+    text_mask_shape: str | None = None
     repeats: int = 1
 
     def __post_init__(self) -> None:
-        """Hold the mask shape against its choices."""
+        """Hold the mask shapes against their choices."""
         _check_choice("mask_shape", self.mask_shape, MASK_SHAPES)
+        _check_choice("text_mask_shape", self.shape_of_text, MASK_SHAPES)
+
+    @property
+    def shape_of_text(self) -> str:
+        """The mask shape of the text side."""
+        return self.text_mask_shape or self.mask_shape
+
+    def to_text_plan(self) -> Plan:
+        """Return the text's optimisation, with ten steps of ten rows: more steps leave words that tie at no bits."""
+        settings, is_per_channel = self.settings, self.shape_of_text == "channel"
+        return Plan(beta=settings.text_beta, learning_rate=settings.learning_rate, is_per_channel=is_per_channel)
 
     def to_proto(self, effort: str) -> manifest_pb2.EffortDefaults:
         """Write the effort as the manifest has it."""
         return manifest_pb2.EffortDefaults(
             effort=EFFORTS[effort],
             mask_shape=MASK_SHAPES[self.mask_shape],
+            text_mask_shape=MASK_SHAPES[self.shape_of_text],
             settings=self.settings.to_proto(),
             repeats=self.repeats,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapPlans:
+    """The optimisations whose maps an export compares, ten steps of ten rows.
+
+    image, text: with the published mask. text_of_own_shape: the text's in an effort that gives it another mask shape
+    than the image; None without such an effort.
+    """
+
+    image: Plan
+    text: Plan
+    text_of_own_shape: Plan | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,10 +147,15 @@ class Recipe:
             "thorough": EffortDefaults(mask_shape="channel", settings=self.channel, repeats=4),
         }
 
-    def to_plans(self) -> tuple[Plan, Plan]:
-        """Return the image's and the text's optimisation, ten steps of ten rows, whose maps an export compares."""
+    def to_plans(self) -> MapPlans:
+        """Return the optimisations whose maps an export compares."""
         image = Plan(beta=self.channel.beta, learning_rate=self.channel.learning_rate)
-        return image, replace(image, beta=self.channel.text_beta)
+        own = next((each for each in self.efforts.values() if each.shape_of_text != each.mask_shape), None)
+        return MapPlans(
+            image=image,
+            text=replace(image, beta=self.channel.text_beta),
+            text_of_own_shape=None if own is None else own.to_text_plan(),
+        )
 
 
 def read_recipe(directory: Path) -> Recipe:
@@ -170,8 +204,10 @@ def override(recipe: Recipe, **options: Any) -> Recipe:
 
 
 def _effort(label: str, document: object) -> EffortDefaults:
-    fields = _object(label, document, ("mask_shape", "settings", "repeats"))
+    fields = _object(label, document, ("mask_shape", "text_mask_shape", "settings", "repeats"))
     _check_choice(f"{label}.mask_shape", str(fields.get("mask_shape")), MASK_SHAPES)
+    if "text_mask_shape" in fields:
+        _check_choice(f"{label}.text_mask_shape", str(fields["text_mask_shape"]), MASK_SHAPES)
     _check_range(f"{label}.repeats", fields.get("repeats", 1), int, MAX_COUNT)
     fields["settings"] = _mask_defaults(f"{label}.settings", fields.get("settings", {}))
     return EffortDefaults(**fields)

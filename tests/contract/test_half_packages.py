@@ -44,6 +44,7 @@ def maps(package, pairs, seed=1):
         samples=10,
         learning_rate=1.0,
         mask_shape=MaskShape.CHANNEL,
+        text_mask_shape=MaskShape.CHANNEL,
         seed=seed,
     )
     inputs = [

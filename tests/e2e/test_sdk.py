@@ -79,6 +79,6 @@ def test_every_effort_is_known_to_the_model_and_obeyed(client, effort):
     said = model.defaults.efforts[effort]
     settings = client.explain(picture(), "a cat", model="tiny", effort=effort).provenance.settings
     assert settings.effort == effort
-    assert settings.mask_shape == said.mask_shape
+    assert (settings.mask_shape, settings.text_mask_shape) == (said.mask_shape, said.text_mask_shape)
     assert settings.repeats == said.repeats
     assert (settings.steps, settings.samples) == (said.settings.steps, said.settings.samples)

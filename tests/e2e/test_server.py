@@ -80,6 +80,7 @@ BAD_REQUESTS = {
     "too many steps": ({"settings": settings_pb2.Settings(steps=1001)}, "settings.steps"),
     "too many samples": ({"settings": settings_pb2.Settings(samples=257)}, "settings.samples"),
     "unknown mask": ({"settings": settings_pb2.Settings(mask_shape=9)}, "settings.mask_shape"),
+    "unknown text mask": ({"settings": settings_pb2.Settings(text_mask_shape=9)}, "settings.text_mask_shape"),
     "unknown fit": ({"fit": 9}, "fit"),
     "unknown side": ({"sides": [9]}, "sides"),
     "a side twice": ({"sides": [settings_pb2.SIDE_TEXT, settings_pb2.SIDE_TEXT]}, "sides"),
@@ -225,8 +226,30 @@ def test_the_mask_shape_is_a_setting_with_defaults_of_its_own(stub):
     ):
         request = explain_request(model="demo", settings=settings_pb2.Settings(mask_shape=shape))
         used = stub.Explain(request, timeout=SECONDS).explanation.provenance.settings
-        assert used.mask_shape == shape
+        assert used.mask_shape == used.text_mask_shape == shape
         assert (used.beta, used.steps, used.samples) == (defaults.beta, defaults.steps, defaults.samples)
+
+
+def test_the_demo_explains_films_by_channel_and_words_by_token_unless_told_otherwise(stub):
+    channel, token = settings_pb2.MASK_SHAPE_CHANNEL, settings_pb2.MASK_SHAPE_TOKEN
+    specific, published = settings_pb2.EFFORT_SPECIFIC, settings_pb2.EFFORT_PUBLISHED
+
+    def explained(**asked):
+        request = explain_request(model="demo", settings=settings_pb2.Settings(**asked))
+        return stub.Explain(request, timeout=SECONDS).explanation
+
+    def shapes(explanation):
+        used = explanation.provenance.settings
+        return used.mask_shape, used.text_mask_shape
+
+    own = explained(effort=specific)
+    assert shapes(own) == (channel, token)
+    shared = explained(effort=specific, mask_shape=channel)
+    assert shapes(shared) == (channel, channel)
+    assert own.image.grid_bits == shared.image.grid_bits
+    assert own.text != shared.text
+    assert shapes(explained(effort=published)) == (channel, channel)
+    assert shapes(explained(effort=published, text_mask_shape=token)) == (channel, token)
 
 
 def test_scores_agree_with_explanations(stub):

@@ -270,7 +270,7 @@ def test_an_effort_is_what_the_model_says(stub, effort):
     request = request_of("left pleural effusion", model="demo", settings=settings_pb2.Settings(effort=effort))
     settings = stub.Explain(request, timeout=SECONDS).explanation.provenance.settings
     assert settings.effort == effort
-    assert settings.mask_shape == said.mask_shape
+    assert (settings.mask_shape, settings.text_mask_shape) == (said.mask_shape, said.text_mask_shape)
     assert settings.repeats == said.repeats
     for field in ("beta", "text_beta", "steps", "samples", "learning_rate"):
         assert getattr(settings, field) == getattr(said.settings, field)

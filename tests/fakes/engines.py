@@ -10,7 +10,14 @@ from m2ib_server.settings import EngineLimits
 
 SECONDS = 10
 SETTINGS = M2IBSettings(
-    beta=0.1, text_beta=0.1, steps=5, samples=3, learning_rate=1.0, mask_shape=MaskShape.CHANNEL, seed=7
+    beta=0.1,
+    text_beta=0.1,
+    steps=5,
+    samples=3,
+    learning_rate=1.0,
+    mask_shape=MaskShape.CHANNEL,
+    text_mask_shape=MaskShape.CHANNEL,
+    seed=7,
 )
 CPU = Device(kind=DeviceKind.CPU, torch_device=torch.device("cpu"), threads=1, providers=[])
 

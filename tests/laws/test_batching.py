@@ -11,14 +11,22 @@ from m2ib_server.methods import M2IBSettings, MaskShape, Side, explain, score
 from stages import open_stage
 
 SETTINGS = M2IBSettings(
-    beta=1.0, text_beta=0.3, steps=10, samples=10, learning_rate=1.0, mask_shape=MaskShape.CHANNEL, seed=1
+    beta=1.0,
+    text_beta=0.3,
+    steps=10,
+    samples=10,
+    learning_rate=1.0,
+    mask_shape=MaskShape.CHANNEL,
+    text_mask_shape=MaskShape.CHANNEL,
+    seed=1,
 )
 UNCUT_ROWS = 64  # more than one call takes by default
 TEXTS = {"tiny": ("a cat and a dog", "a cat", "two dogs, a cat and a bird"), "demo": ("left pleural effusion", "mass")}
 COMPANY = {
     "steps": replace(SETTINGS, steps=3, seed=5),
     "rows": replace(SETTINGS, samples=3, seed=6),
-    "beta and mask": replace(SETTINGS, beta=0.1, mask_shape=MaskShape.TOKEN, seed=7),
+    "beta and mask": replace(SETTINGS, beta=0.1, mask_shape=MaskShape.TOKEN, text_mask_shape=MaskShape.TOKEN, seed=7),
+    "a text mask of its own": replace(SETTINGS, text_mask_shape=MaskShape.TOKEN, seed=10),
     "repeats": replace(SETTINGS, samples=2, repeats=3, seed=8),
     "an equal one with another seed": replace(SETTINGS, seed=9),
 }
@@ -69,7 +77,7 @@ def normalised(outcome, side):
 @pytest.mark.parametrize("place", ["first", "last", "middle"])
 def test_a_map_is_the_same_alone_and_in_company(stage, images, texts, shape, place):
     image, other = images
-    settings = replace(SETTINGS, mask_shape=shape)
+    settings = replace(SETTINGS, mask_shape=shape, text_mask_shape=shape)
     (alone,) = stage.run(explain(image, texts[0], settings, tuple(Side)))
     company = [explain(other, texts[-1], each, tuple(Side)) for each in COMPANY.values()]
     company += [explain(image, texts[1], settings, (Side.TEXT,)), score([other], texts, rows=40)]

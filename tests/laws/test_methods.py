@@ -15,22 +15,33 @@ SEEDS = (1, 2, 3, 4)
 # One does not do for the other: a linear correlation is the work of a map's largest tokens.
 MIN_RANK_AGREEMENT = 0.6
 MIN_LINEAR_AGREEMENT = 0.85
+BETAS = {MaskShape.CHANNEL: 1.0, MaskShape.TOKEN: 0.3}
 
 
-def m2ib(shape):
-    """The method with a mask shape: a function from inputs, seed and sides to a method under way."""
+def m2ib(shape, text_shape):
+    """The method with a mask shape on each side: a function from inputs, seed and sides to a method under way."""
 
     def begin(image, text, seed, sides=tuple(Side)):
-        beta = 1.0 if shape is MaskShape.CHANNEL else 0.3
         settings = M2IBSettings(
-            beta=beta, text_beta=beta, steps=10, samples=10, learning_rate=1.0, mask_shape=shape, seed=seed
+            beta=BETAS[shape],
+            text_beta=BETAS[text_shape],
+            steps=10,
+            samples=10,
+            learning_rate=1.0,
+            mask_shape=shape,
+            text_mask_shape=text_shape,
+            seed=seed,
         )
         return explain(image, text, settings, sides)
 
     return begin
 
 
-METHODS = {"m2ib channel": m2ib(MaskShape.CHANNEL), "m2ib token": m2ib(MaskShape.TOKEN)}
+METHODS = {
+    "m2ib channel": m2ib(MaskShape.CHANNEL, MaskShape.CHANNEL),
+    "m2ib token": m2ib(MaskShape.TOKEN, MaskShape.TOKEN),
+    "m2ib channel, text token": m2ib(MaskShape.CHANNEL, MaskShape.TOKEN),
+}
 MODELS = {"tiny": "a cat and a dog", "demo": "left pleural effusion"}
 
 

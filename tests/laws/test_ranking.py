@@ -7,7 +7,16 @@ from m2ib_server.engine.ranking import SAME_WITHIN
 from m2ib_server.methods import M2IBSettings, MaskShape, explain
 from stages import open_stage
 
-SETTINGS = M2IBSettings(beta=1, text_beta=1, steps=1, samples=1, learning_rate=1, mask_shape=MaskShape.CHANNEL, seed=0)
+SETTINGS = M2IBSettings(
+    beta=1,
+    text_beta=1,
+    steps=1,
+    samples=1,
+    learning_rate=1,
+    mask_shape=MaskShape.CHANNEL,
+    text_mask_shape=MaskShape.CHANNEL,
+    seed=0,
+)
 IMAGES = 4
 
 

@@ -143,6 +143,10 @@ MaskOption: TypeAlias = Annotated[
         rich_help_panel=SETTINGS_PANEL,
     ),
 ]
+TextMaskOption: TypeAlias = Annotated[
+    MaskName | None,
+    typer.Option("--text-mask-shape", help="The same for the text side alone.", rich_help_panel=SETTINGS_PANEL),
+]
 BetaOption: TypeAlias = Annotated[
     float | None,
     typer.Option(help="The weight of the information; more beta, less map.", rich_help_panel=SETTINGS_PANEL),

@@ -6,7 +6,7 @@ import numpy as np
 from rich.text import Text
 
 from m2ib_client._models import EffortDefaults, MaskDefaults, Model
-from m2ib_client._results import Explanation, ImageAttribution, Provenance, ReferenceRank, Scores, Word
+from m2ib_client._results import Explanation, ImageAttribution, Provenance, ReferenceRank, Scores, Settings, Word
 
 POOR_RANK_FRACTION = 0.25
 BAR_LENGTH = 20
@@ -60,7 +60,7 @@ def word_lines(words: Sequence[Word]) -> Iterator[Text]:
     width = max(len(word.text) for word in words)
     for word in words:
         bar = "#" * round(word.normalised * BAR_LENGTH)
-        yield Text(f"  {word.text:<{width}}  {word.bits:7.2f} bits  {bar}".rstrip())
+        yield Text(f"  {word.text:<{width}}  {word.bits:8.3f} bits  {bar}".rstrip())
 
 
 def score_lines(scores: Scores, images: Sequence[str], texts: Sequence[str]) -> Iterator[Text]:
@@ -97,7 +97,13 @@ def model_lines(model: Model) -> Iterator[Text]:
 
 
 def _effort(effort: EffortDefaults) -> str:
-    return f"mask {effort.mask_shape}, {_defaults(effort.settings)}, {_repeats(effort.repeats)}"
+    return f"{_mask(effort)}, {_defaults(effort.settings)}, {_repeats(effort.repeats)}"
+
+
+def _mask(told: EffortDefaults | Settings) -> str:
+    """Name the mask's shape; the text side's beside it where it is another one."""
+    own = "" if told.text_mask_shape == told.mask_shape else f" (text {told.text_mask_shape})"
+    return f"mask {told.mask_shape}{own}"
 
 
 def _repeats(repeats: int) -> str:
@@ -115,7 +121,7 @@ def _origin(provenance: Provenance) -> str:
     settings = provenance.settings
     return (
         f"{provenance.model} {provenance.version} on {provenance.device}: {provenance.method}, "
-        f"effort {settings.effort}, mask {settings.mask_shape}, beta {settings.beta:g} "
+        f"effort {settings.effort}, {_mask(settings)}, beta {settings.beta:g} "
         f"(text {settings.text_beta:g}), {settings.steps} steps, {settings.samples} samples, "
         f"learning rate {settings.learning_rate:g}, seed {settings.seed}"
     )

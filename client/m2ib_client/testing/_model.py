@@ -15,7 +15,7 @@ START_TOKEN_ID, END_TOKEN_ID = 1, 2
 CHANNEL_DEFAULTS = manifest_pb2.MaskDefaults(beta=0.1, steps=10, samples=10, learning_rate=1.0, text_beta=0.1)
 TOKEN_DEFAULTS = manifest_pb2.MaskDefaults(beta=0.1, steps=10, samples=4, learning_rate=1.0, text_beta=0.1)
 FAST_DEFAULTS = manifest_pb2.MaskDefaults(beta=0.2, steps=4, samples=4, learning_rate=1.0, text_beta=0.1)
-SPECIFIC_DEFAULTS = manifest_pb2.MaskDefaults(beta=5.0, steps=20, samples=4, learning_rate=1.0, text_beta=0.1)
+SPECIFIC_DEFAULTS = manifest_pb2.MaskDefaults(beta=5.0, steps=20, samples=4, learning_rate=1.0, text_beta=0.3)
 EFFORTS = (
     manifest_pb2.EffortDefaults(
         effort=settings_pb2.EFFORT_PUBLISHED,
@@ -32,6 +32,7 @@ EFFORTS = (
     manifest_pb2.EffortDefaults(
         effort=settings_pb2.EFFORT_SPECIFIC,
         mask_shape=settings_pb2.MASK_SHAPE_CHANNEL,
+        text_mask_shape=settings_pb2.MASK_SHAPE_TOKEN,
         settings=SPECIFIC_DEFAULTS,
         repeats=1,
     ),
@@ -92,21 +93,22 @@ def fake_model(name: str) -> attribution_pb2.Model:
 
 
 def settings_in_force(request: attribution_pb2.ExplainRequest, model: attribution_pb2.Model) -> settings_pb2.Settings:
-    """Return the request's settings with those of its effort, or of its mask shape, in what is unset.
+    """Return the request's settings with those of its effort, or of each side's mask shape, in what is unset.
 
     Raises:
         InvalidRequestError: there are more steps or repeats than the limit, or none.
     """
     asked = request.settings
     effort = _effort(asked.effort or settings_pb2.EFFORT_PUBLISHED, model)
+    own_text = effort.text_mask_shape or effort.mask_shape
     mask_shape = asked.mask_shape or effort.mask_shape
-    is_token = mask_shape == settings_pb2.MASK_SHAPE_TOKEN
-    of_mask = model.defaults.token if is_token else model.defaults.channel
-    defaults = effort.settings if mask_shape == effort.mask_shape else of_mask
+    text_mask_shape = asked.text_mask_shape or asked.mask_shape or own_text
+    defaults = effort.settings if mask_shape == effort.mask_shape else _of_mask(mask_shape, model)
+    text = effort.settings if text_mask_shape == own_text else _of_mask(text_mask_shape, model)
     settings = settings_pb2.Settings(
         effort=effort.effort,
         beta=defaults.beta,
-        text_beta=asked.beta if asked.HasField("beta") else defaults.text_beta,
+        text_beta=asked.beta if asked.HasField("beta") else text.text_beta,
         steps=defaults.steps,
         samples=defaults.samples,
         learning_rate=defaults.learning_rate,
@@ -115,12 +117,18 @@ def settings_in_force(request: attribution_pb2.ExplainRequest, model: attributio
         repeats=effort.repeats,
     )
     settings.MergeFrom(asked)
+    settings.text_mask_shape = text_mask_shape
     _check(settings, {"steps": model.limits.max_steps, "repeats": model.limits.max_repeats})
     return settings
 
 
 def _effort(number: settings_pb2.Effort.ValueType, model: attribution_pb2.Model) -> manifest_pb2.EffortDefaults:
     return next(effort for effort in model.defaults.efforts if effort.effort == number)
+
+
+def _of_mask(mask_shape: settings_pb2.MaskShape.ValueType, model: attribution_pb2.Model) -> manifest_pb2.MaskDefaults:
+    is_token = mask_shape == settings_pb2.MASK_SHAPE_TOKEN
+    return model.defaults.token if is_token else model.defaults.channel
 
 
 def _check(settings: settings_pb2.Settings, limits: Mapping[str, int]) -> None:

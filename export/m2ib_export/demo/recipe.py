@@ -32,16 +32,17 @@ class Recipe:
         """What the efforts mean for the demo, by docs/fidelity.md; published is the channel mask's default."""
         fast = {
             "beta": self.sharp_beta,
-            "text_beta": self.text_betas["channel"],
+            "text_beta": self.text_betas["token"],
             "steps": 20,
             "samples": 2,
             "learning_rate": LEARNING_RATE,
         }
         specific = fast | {"samples": 5}
+        shapes = {"mask_shape": "channel", "text_mask_shape": "token"}
         return {
-            "fast": {"mask_shape": "channel", "settings": fast},
-            "specific": {"mask_shape": "channel", "settings": specific},
-            "thorough": {"mask_shape": "channel", "settings": specific, "repeats": 4},
+            "fast": shapes | {"settings": fast},
+            "specific": shapes | {"settings": specific},
+            "thorough": shapes | {"settings": specific, "repeats": 4},
         }
 
     def document(self) -> dict[str, Any]:

@@ -376,12 +376,15 @@ class EffortDefaults(_message.Message):
     MASK_SHAPE_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     REPEATS_FIELD_NUMBER: _builtins.int
+    TEXT_MASK_SHAPE_FIELD_NUMBER: _builtins.int
     effort: _settings_pb2.Effort.ValueType
     """The effort; each is there once."""
     mask_shape: _settings_pb2.MaskShape.ValueType
-    """The mask shape."""
+    """The mask shape; of both sides, where text_mask_shape is unspecified."""
     repeats: _builtins.int
     """As Settings.repeats."""
+    text_mask_shape: _settings_pb2.MaskShape.ValueType
+    """The text side's mask shape, which settings.text_beta is meant for; unspecified means that of mask_shape."""
     @_builtins.property
     def settings(self) -> Global___MaskDefaults:
         """The settings."""
@@ -393,10 +396,11 @@ class EffortDefaults(_message.Message):
         mask_shape: _settings_pb2.MaskShape.ValueType = ...,
         settings: Global___MaskDefaults | None = ...,
         repeats: _builtins.int = ...,
+        text_mask_shape: _settings_pb2.MaskShape.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effort", b"effort", "mask_shape", b"mask_shape", "repeats", b"repeats", "settings", b"settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effort", b"effort", "mask_shape", b"mask_shape", "repeats", b"repeats", "settings", b"settings", "text_mask_shape", b"text_mask_shape"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -480,7 +484,9 @@ class ParityFigure(_message.Message):
     RELATIVE_ERROR_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """What was compared, such as "vision_tail_grad.gradient"; "vision_map.rank" and "text_map.rank" are of the final map."""
+    """What was compared, such as "vision_tail_grad.gradient"; "vision_map.rank" and "text_map.rank" are of the final map,
+    "text_map.own_rank" of that of a text with a mask shape of its own, where an effort gives it one.
+    """
     relative_error: _builtins.float
     """The largest relative difference seen: max |ours - original| / max |original|, >= 0, no unit. For a rank:
     1 - Spearman's rank correlation, in [0, 2], of the final M2IB map of the graphs with that of the original model, from

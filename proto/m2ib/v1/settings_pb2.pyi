@@ -130,7 +130,8 @@ Global___Effort: _TypeAlias = Effort  # noqa: Y015
 @_typing.final
 class Settings(_message.Message):
     """The settings of one optimisation. Each field is optional: what is unset takes the value of the effort; where a mask
-    shape is given that is not the effort's, the default of the model's package for that mask shape.
+    shape is given that is not the effort's, the default of the model's package for that mask shape. The text side's shape
+    decides so over text_beta, mask_shape over all else: both sides take as many steps and samples at the same rate.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -144,6 +145,7 @@ class Settings(_message.Message):
     EFFORT_FIELD_NUMBER: _builtins.int
     TEXT_BETA_FIELD_NUMBER: _builtins.int
     REPEATS_FIELD_NUMBER: _builtins.int
+    TEXT_MASK_SHAPE_FIELD_NUMBER: _builtins.int
     beta: _builtins.float
     """The weight of the information term against the similarity term, > 0 and at most 100. No unit. The paper's beta.
     For both sides, unless text_beta is set too.
@@ -155,7 +157,7 @@ class Settings(_message.Message):
     learning_rate: _builtins.float
     """Adam's learning rate on the mask's parameter, > 0 and at most 10. No unit."""
     mask_shape: Global___MaskShape.ValueType
-    """The mask's shape."""
+    """The mask's shape. For both sides, whatever the effort says of the text side, unless text_mask_shape is set too."""
     seed: _builtins.int
     """The seed of the noise, any 64-bit value; unset means 0. The same seed gives the same map."""
     effort: Global___Effort.ValueType
@@ -166,6 +168,10 @@ class Settings(_message.Message):
     """Independent runs, 1 to the model's limit, and samples x repeats within the limit of samples. Their seeds are seed,
     seed + 1, ... (modulo 2^64), and they advance in one batch. The map is their mean; with more than one the answer
     carries their standard deviation and stability.
+    """
+    text_mask_shape: Global___MaskShape.ValueType
+    """The mask's shape on the text side, in the range of mask_shape. Where it is unset, mask_shape if that is set; else
+    what the effort says of the text side.
     """
     def __init__(
         self,
@@ -179,10 +185,11 @@ class Settings(_message.Message):
         effort: Global___Effort.ValueType = ...,
         text_beta: _builtins.float | None = ...,
         repeats: _builtins.int | None = ...,
+        text_mask_shape: Global___MaskShape.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "_learning_rate", b"_learning_rate", "_repeats", b"_repeats", "_samples", b"_samples", "_seed", b"_seed", "_steps", b"_steps", "_text_beta", b"_text_beta", "beta", b"beta", "learning_rate", b"learning_rate", "repeats", b"repeats", "samples", b"samples", "seed", b"seed", "steps", b"steps", "text_beta", b"text_beta"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "_learning_rate", b"_learning_rate", "_repeats", b"_repeats", "_samples", b"_samples", "_seed", b"_seed", "_steps", b"_steps", "_text_beta", b"_text_beta", "_text_mask_shape", b"_text_mask_shape", "beta", b"beta", "learning_rate", b"learning_rate", "repeats", b"repeats", "samples", b"samples", "seed", b"seed", "steps", b"steps", "text_beta", b"text_beta", "text_mask_shape", b"text_mask_shape"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "_learning_rate", b"_learning_rate", "_repeats", b"_repeats", "_samples", b"_samples", "_seed", b"_seed", "_steps", b"_steps", "_text_beta", b"_text_beta", "beta", b"beta", "effort", b"effort", "learning_rate", b"learning_rate", "mask_shape", b"mask_shape", "repeats", b"repeats", "samples", b"samples", "seed", b"seed", "steps", b"steps", "text_beta", b"text_beta"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "_learning_rate", b"_learning_rate", "_repeats", b"_repeats", "_samples", b"_samples", "_seed", b"_seed", "_steps", b"_steps", "_text_beta", b"_text_beta", "_text_mask_shape", b"_text_mask_shape", "beta", b"beta", "effort", b"effort", "learning_rate", b"learning_rate", "mask_shape", b"mask_shape", "repeats", b"repeats", "samples", b"samples", "seed", b"seed", "steps", b"steps", "text_beta", b"text_beta", "text_mask_shape", b"text_mask_shape"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__beta: _TypeAlias = _typing.Literal["beta"]  # noqa: Y015
     _WhichOneofArgType__beta: _TypeAlias = _typing.Literal["_beta", b"_beta"]  # noqa: Y015
@@ -198,6 +205,8 @@ class Settings(_message.Message):
     _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
     _WhichOneofReturnType__text_beta: _TypeAlias = _typing.Literal["text_beta"]  # noqa: Y015
     _WhichOneofArgType__text_beta: _TypeAlias = _typing.Literal["_text_beta", b"_text_beta"]  # noqa: Y015
+    _WhichOneofReturnType__text_mask_shape: _TypeAlias = _typing.Literal["text_mask_shape"]  # noqa: Y015
+    _WhichOneofArgType__text_mask_shape: _TypeAlias = _typing.Literal["_text_mask_shape", b"_text_mask_shape"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__beta) -> _WhichOneofReturnType__beta | None: ...
     @_typing.overload
@@ -212,6 +221,8 @@ class Settings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__text_beta) -> _WhichOneofReturnType__text_beta | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__text_mask_shape) -> _WhichOneofReturnType__text_mask_shape | None: ...
 
 Global___Settings: _TypeAlias = Settings  # noqa: Y015
 

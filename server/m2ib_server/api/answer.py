@@ -162,6 +162,7 @@ def write_settings(settings: M2IBSettings, effort: int) -> settings_pb2.Settings
         samples=settings.samples,
         learning_rate=settings.learning_rate,
         mask_shape=PROTO_BY_MASK_SHAPE[settings.mask_shape],
+        text_mask_shape=PROTO_BY_MASK_SHAPE[settings.text_mask_shape],
         seed=settings.seed,
     )
 

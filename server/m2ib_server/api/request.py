@@ -70,18 +70,23 @@ class ReadImage:
 def read_settings(settings: settings_pb2.Settings, model: LoadedModel, limits: RequestLimits) -> M2IBSettings:
     """Fill what is unset from the effort, or from the model's defaults for another mask shape; check the ranges.
 
+    Each side's mask shape decides over its beta, the image's over what both sides have in common.
+
     Raises:
         SettingOutOfRange: naming the field.
         InvalidField: there is no such effort or mask shape.
     """
     effort = _effort(settings, model)
-    shape = settings.mask_shape or effort.mask_shape
+    defaults = model.manifest.defaults
+    own, own_text = effort.mask_shape, effort.text_mask_shape or effort.mask_shape
+    shape = settings.mask_shape or own
+    text_shape = settings.text_mask_shape or settings.mask_shape or own_text
     mask_shape = _one_of("settings.mask_shape", shape, MASK_SHAPE_BY_PROTO)
-    base = effort.settings
-    if shape != effort.mask_shape:
-        base = getattr(model.manifest.defaults, mask_shape.value)
+    text_mask_shape = _one_of("settings.text_mask_shape", text_shape, MASK_SHAPE_BY_PROTO)
+    base = effort.settings if shape == own else getattr(defaults, mask_shape.value)
+    text_base = effort.settings if text_shape == own_text else getattr(defaults, text_mask_shape.value)
     beta = _positive("settings.beta", _set_or(settings, "beta", base.beta), MAX_BETA)
-    text_beta = beta if settings.HasField("beta") else base.text_beta
+    text_beta = beta if settings.HasField("beta") else text_base.text_beta
     read = M2IBSettings(
         beta=beta,
         text_beta=_positive("settings.text_beta", _set_or(settings, "text_beta", text_beta), MAX_BETA),
@@ -93,6 +98,7 @@ def read_settings(settings: settings_pb2.Settings, model: LoadedModel, limits: R
             MAX_LEARNING_RATE,
         ),
         mask_shape=mask_shape,
+        text_mask_shape=text_mask_shape,
         seed=settings.seed,
         repeats=_counted("settings.repeats", _set_or(settings, "repeats", effort.repeats), limits.max_repeats),
     )

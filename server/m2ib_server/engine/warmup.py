@@ -9,7 +9,14 @@ from m2ib_server.errors import EmbeddingUndefined, PackageCorrupt
 from m2ib_server.methods import Attribution, M2IBSettings, MaskShape, Side, explain
 
 WARM_UP = M2IBSettings(
-    beta=0.1, text_beta=0.1, steps=3, samples=10, learning_rate=1.0, mask_shape=MaskShape.CHANNEL, seed=0
+    beta=0.1,
+    text_beta=0.1,
+    steps=3,
+    samples=10,
+    learning_rate=1.0,
+    mask_shape=MaskShape.CHANNEL,
+    text_mask_shape=MaskShape.CHANNEL,
+    seed=0,
 )  # as many rows as published, so that the engine learns what a request costs
 _TIMEOUT_SECONDS = 300
 

@@ -48,7 +48,8 @@ class M2IBSettings:
         steps: optimisation steps.
         samples: noise rows per step and repeat.
         learning_rate: Adam's, on alpha.
-        mask_shape: the mask's shape.
+        mask_shape: the mask's shape on the image side.
+        text_mask_shape: the same on the text side.
         seed: the noise's seed; each side draws from a generator of its own, seeded alike.
         repeats: independent runs; repeat k draws from a generator seeded with seed + k, so that it equals a single run
             with that seed.
@@ -60,6 +61,7 @@ class M2IBSettings:
     samples: int
     learning_rate: float
     mask_shape: MaskShape
+    text_mask_shape: MaskShape
     seed: int
     repeats: int = 1
 
@@ -71,6 +73,10 @@ class M2IBSettings:
     def beta_of(self, side: Side) -> float:
         """Return the weight of the information term on a side."""
         return self.beta if side is Side.IMAGE else self.text_beta
+
+    def mask_shape_of(self, side: Side) -> MaskShape:
+        """Return the mask's shape on a side."""
+        return self.mask_shape if side is Side.IMAGE else self.text_mask_shape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +143,7 @@ def attribution_so_far(events: Sequence[Event]) -> Attribution | None:
 def optimise(encoded: Encoded, target: Tensor, settings: M2IBSettings) -> Method[tuple[StepDone, ...]]:
     """Optimise one side's mask against the other side's embedding, target [1, embedding width]."""
     features, side = encoded.features, encoded.side
-    alpha = initial_alpha(features, settings.mask_shape, repeats=settings.repeats)
+    alpha = initial_alpha(features, settings.mask_shape_of(side), repeats=settings.repeats)
     adam = torch.optim.Adam([alpha], lr=settings.learning_rate)
     seeds = [(settings.seed + repeat) % _SEEDS for repeat in range(settings.repeats)]
     generators = [torch.Generator(features.device).manual_seed(seed) for seed in seeds]

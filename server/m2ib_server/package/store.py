@@ -153,10 +153,12 @@ def _check_defaults(folder: Path, manifest: pb.Manifest) -> None:
     if manifest.preprocessing.default_fit not in settings_pb2.Fit.values()[1:]:
         raise _corrupt(folder, MANIFEST_NAME, "no default fit", "a preprocessing.default_fit that is specified")
     masks = {"channel": defaults.channel, "token": defaults.token}
+    shapes = settings_pb2.MaskShape.values()[1:]
     for effort in defaults.efforts:
         name = f"efforts.{settings_pb2.Effort.Name(effort.effort)}"
-        if not effort.mask_shape or not effort.repeats:
-            raise _corrupt(folder, MANIFEST_NAME, f"defaults.{name} out of range", "a mask shape and repeats >= 1")
+        is_shaped = effort.mask_shape in shapes and (not effort.text_mask_shape or effort.text_mask_shape in shapes)
+        if not is_shaped or not effort.repeats:
+            raise _corrupt(folder, MANIFEST_NAME, f"defaults.{name} out of range", "known mask shapes and repeats >= 1")
         masks[name] = effort.settings
     for name, mask in masks.items():
         _check_mask(folder, name, mask)

@@ -184,6 +184,15 @@ def test_settings_of_a_server_from_before_efforts_are_the_published_ones() -> No
     assert (settings.effort, settings.text_beta, settings.repeats) == ("published", 0.5, 1)
 
 
+def test_settings_without_a_mask_shape_of_the_text_have_one_for_both_sides() -> None:
+    sent = message()
+    sent.provenance.settings.mask_shape = settings_pb2.MASK_SHAPE_TOKEN
+    sent.provenance.settings.ClearField("text_mask_shape")
+    assert read_explanation(sent).provenance.settings.text_mask_shape == "token"
+    sent.provenance.settings.text_mask_shape = settings_pb2.MASK_SHAPE_CHANNEL
+    assert read_explanation(sent).provenance.settings.text_mask_shape == "channel"
+
+
 def test_what_was_not_computed_again_is_told() -> None:
     sent = message()
     names = ("shared", "image_embedding_cached", "text_embedding_cached")
@@ -198,6 +207,9 @@ def test_model_tells_what_its_efforts_mean() -> None:
     assert set(model.defaults.efforts) == {"published", "fast", "specific", "thorough"}
     fast = model.defaults.efforts["fast"]
     assert (fast.mask_shape, fast.settings.steps, fast.settings.beta, fast.settings.text_beta) == ("token", 4, 0.2, 0.1)
+    assert fast.text_mask_shape == "token"  # which the fake leaves to mask_shape, as packages were written before
+    specific = model.defaults.efforts["specific"]
+    assert (specific.mask_shape, specific.text_mask_shape) == ("channel", "token")
     assert (fast.repeats, model.defaults.efforts["thorough"].repeats) == (1, 4)
     limits = model.limits
     assert (limits.max_repeats, limits.max_batch_in_flight, limits.image_time_to_live_seconds) == (16, 8, 600)

@@ -47,6 +47,7 @@ def test_options_reach_the_wire(connect: Any, fake: FakeService, image: Any) -> 
         samples=2,
         learning_rate=0.25,
         mask_shape="token",
+        text_mask_shape="channel",
         seed=2**64 - 1,
         repeats=4,
         fit="stretch",
@@ -70,6 +71,7 @@ def test_options_reach_the_wire(connect: Any, fake: FakeService, image: Any) -> 
         samples=2,
         learning_rate=0.25,
         mask_shape=settings_pb2.MASK_SHAPE_TOKEN,
+        text_mask_shape=settings_pb2.MASK_SHAPE_CHANNEL,
         seed=2**64 - 1,
         repeats=4,
     )
@@ -167,6 +169,25 @@ def test_score_gives_a_row_per_image_and_a_column_per_text(connect: Any, fake: F
     assert scores.matrix.dtype == np.float32
     assert [length.tokens_given for length in scores.text_lengths] == [3, 4, 3]
     assert client.score(image, "b c").matrix[0, 0] == scores.matrix[0, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "shapes", "text_beta"),
+    [
+        ({}, ("channel", "channel"), 0.1),
+        ({"mask_shape": "token"}, ("token", "token"), 0.1),
+        ({"text_mask_shape": "token"}, ("channel", "token"), 0.1),
+        ({"effort": "specific"}, ("channel", "token"), 0.3),
+        ({"effort": "specific", "mask_shape": "channel"}, ("channel", "channel"), 0.1),
+        ({"effort": "specific", "text_mask_shape": "channel"}, ("channel", "channel"), 0.1),
+    ],
+)
+def test_fake_decides_the_mask_shape_of_each_side_as_the_contract_says(
+    connect: Any, fake: FakeService, image: Any, options: Any, shapes: Any, text_beta: float
+) -> None:
+    settings = connect(fake).explain(image, TEXT, **options).provenance.settings
+    assert (settings.mask_shape, settings.text_mask_shape) == shapes
+    assert settings.text_beta == text_beta
 
 
 def test_models_and_model_describe_the_same(connect: Any, fake: FakeService) -> None:

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from m2ib_client import M2IBError, _errors
+from m2ib_client import M2IBError, Span, Word, _errors
 from m2ib_client._answer import read_explanation
 from m2ib_client._cli import report
 from m2ib_client._cli.app import app
@@ -69,6 +69,22 @@ def test_explain_reports_words_similarity_and_origin(run: Run, picture: Path) ->
     assert result.stderr == ""
 
 
+def test_explain_tells_of_two_mask_shapes_where_there_are_two(run: Run, picture: Path) -> None:
+    mixed = run("explain", picture, TEXT, "--effort", "specific").stdout
+    assert "effort specific, mask channel (text token), beta 5 (text 0.3), 20 steps" in mixed
+    one = run("explain", picture, TEXT, "--effort", "specific", "--text-mask-shape", "channel").stdout
+    assert "effort specific, mask channel, beta 5 (text 0.1), 20 steps" in one
+
+
+def test_words_with_hardly_a_bit_are_told_apart() -> None:
+    words = [Word(text="mid", span=Span(0, 3), bits=0.0041, normalised=0.0)]
+    words.append(Word(text="mass", span=Span(4, 8), bits=0.0312, normalised=1.0))
+    assert [line.plain for line in report.word_lines(words)] == [
+        "  mid      0.004 bits",
+        "  mass     0.031 bits  ####################",
+    ]
+
+
 def test_explain_writes_the_overlay(run: Run, picture: Path, tmp_path: Path) -> None:
     result = run("explain", picture, TEXT, "--overlay", tmp_path / "out.png")
     assert result.exit_code == ExitCode.OK
@@ -88,7 +104,7 @@ def test_json_is_alone_on_the_standard_output(run: Run, picture: Path, tmp_path:
 
 def test_explain_passes_every_setting_on(run: Run, fake: FakeService, picture: Path) -> None:
     settings = ["--mask", "token", "--beta", "0.5", "--steps", "3", "--samples", "2", "--learning-rate", "0.25"]
-    settings += ["--effort", "thorough", "--text-beta", "0.125", "--repeats", "3"]
+    settings += ["--effort", "thorough", "--text-beta", "0.125", "--repeats", "3", "--text-mask-shape", "channel"]
     image = ["--fit", "stretch", "--frame", "2", "--window", "-600,1500", "--seed", "9", "--truncate"]
     how = ["--priority", "bulk", "--on-deadline", "partial"]
     result = run("explain", picture, TEXT, "--side", "image", "--model", "fake", *settings, *image, *how, "--json")
@@ -101,6 +117,7 @@ def test_explain_passes_every_setting_on(run: Run, fake: FakeService, picture: P
         sides=("image",),
         effort="thorough",
         mask_shape="token",
+        text_mask_shape="channel",
         beta=0.5,
         text_beta=0.125,
         repeats=3,
@@ -141,6 +158,7 @@ def test_models_are_described(run: Run) -> None:
     assert (
         "effort fast: mask token, beta 0.2 (text 0.1), 4 steps, 4 samples, learning rate 1, 1 repeat" in result.stdout
     )
+    assert "effort specific: mask channel (text token), beta 5 (text 0.3), 20 steps" in result.stdout
     assert json.loads(run("models", "--json").stdout)[0]["limits"]["max_steps"] == 100
 
 
@@ -202,6 +220,7 @@ def test_what_is_no_image_is_invalid(run: Run, tmp_path: Path) -> None:
         ["explain", "FILM", TEXT, "--overlay", "no-such-folder/out.png"],
         ["explain", "FILM", TEXT, "--overlay", "out.png", "--side", "text"],
         ["explain", "FILM", TEXT, "--mask", "pixel"],
+        ["explain", "FILM", TEXT, "--text-mask-shape", "pixel"],
         ["explain", "FILM", TEXT, "--side", "sound"],
         ["explain", "FILM", TEXT, "--window", "40"],
         ["explain", "FILM", TEXT, "--window", "a,b"],

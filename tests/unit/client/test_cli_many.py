@@ -144,6 +144,7 @@ def test_line_that_was_cut_off_is_written_again(run: Run, folder: Path) -> None:
 def test_settings_reach_every_request(run: Run, fake: FakeService) -> None:
     settings = ["--effort", "specific", "--beta", "0.5", "--text-beta", "0.25", "--steps", "3", "--samples", "2"]
     settings += ["--learning-rate", "0.5", "--mask", "token", "--seed", "9", "--repeats", "2"]
+    settings += ["--text-mask-shape", "channel"]
     image = ["--fit", "stretch", "--frame", "2", "--window", "-600,1500", "--truncate", "--side", "image"]
     result = run("image,text\nfilm0.png,a\n", *settings, *image, "--priority", "interactive", "--model", "fake")
     assert result.exit_code == ExitCode.OK, result.output
@@ -156,6 +157,7 @@ def test_settings_reach_every_request(run: Run, fake: FakeService) -> None:
         samples=2,
         learning_rate=0.5,
         mask_shape=settings_pb2.MASK_SHAPE_TOKEN,
+        text_mask_shape=settings_pb2.MASK_SHAPE_CHANNEL,
         seed=9,
         repeats=2,
     )

@@ -47,6 +47,13 @@ def test_settings_arrive_as_given_and_unset_ones_stay_unset(**numbers: Any) -> N
         assert number is None or getattr(settings, name) == number
 
 
+def test_mask_shape_of_the_text_is_sent_only_where_it_is_given() -> None:
+    shared = _request.explain_request(IMAGE, "a", mask_shape="token").settings
+    assert not shared.HasField("text_mask_shape")
+    own = _request.explain_request(IMAGE, "a", text_mask_shape="token").settings
+    assert (own.mask_shape, own.text_mask_shape) == (0, settings_pb2.MASK_SHAPE_TOKEN)
+
+
 @given(st.text())
 def test_any_text_that_utf8_carries_arrives_unchanged(text: str) -> None:
     assert _request.explain_request(IMAGE, text).text == text
@@ -62,6 +69,7 @@ def test_any_text_that_utf8_carries_arrives_unchanged(text: str) -> None:
         ({"seed": -1}, "settings.seed"),
         ({"seed": 2**64}, "settings.seed"),
         ({"mask_shape": "pixel"}, "settings.mask_shape"),
+        ({"text_mask_shape": "pixel"}, "settings.text_mask_shape"),
         ({"effort": "heroic"}, "settings.effort"),
         ({"text_beta": "little"}, "settings.text_beta"),
         ({"repeats": 0.5}, "settings.repeats"),

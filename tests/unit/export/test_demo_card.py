@@ -23,6 +23,13 @@ def test_recipe_and_reference_texts_are_those_of_the_code(tmp_path: Path) -> Non
         assert (tmp_path / name).read_text() == (CHECKPOINT / name).read_text()
 
 
+def test_words_are_explained_with_the_token_mask_in_every_effort_but_the_published_one() -> None:
+    efforts = json.loads((CHECKPOINT / RECIPE_FILE).read_text())["defaults"]["efforts"]
+    assert set(efforts) == {"fast", "specific", "thorough"}
+    assert {(each["mask_shape"], each["text_mask_shape"]) for each in efforts.values()} == {("channel", "token")}
+    assert {each["settings"]["text_beta"] for each in efforts.values()} == {0.1}
+
+
 def test_evaluation_measured_the_recipe() -> None:
     evaluation = json.loads((DEMO / "evaluation.json").read_text())
     recipe = json.loads((CHECKPOINT / RECIPE_FILE).read_text())

@@ -24,7 +24,7 @@ def test_a_figure_that_is_not_below_is_refused_by_name(error):
 def test_every_precision_has_a_threshold_for_all_that_is_compared():
     assert set(THRESHOLDS) == set(Precision)
     for thresholds in THRESHOLDS.values():
-        assert set(thresholds) == {"features", "embedding", "similarity", "gradient", "rank"}
+        assert set(thresholds) == {"features", "embedding", "similarity", "gradient", "rank", "own_rank"}
 
 
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])

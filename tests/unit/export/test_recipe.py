@@ -25,7 +25,15 @@ FULL = {
     "defaults": {
         "channel": {"beta": 0.2, "text_beta": 0.4, "steps": 12, "samples": 4, "learning_rate": 0.5},
         "token": {"beta": 1},
-        "efforts": {"fast": {"mask_shape": "token", "settings": {"steps": 20, "samples": 2}, "repeats": 2}},
+        "efforts": {
+            "fast": {"mask_shape": "token", "settings": {"steps": 20, "samples": 2}, "repeats": 2},
+            "thorough": {
+                "mask_shape": "channel",
+                "text_mask_shape": "token",
+                "settings": {"text_beta": 0.3},
+                "repeats": 3,
+            },
+        },
     },
     "reference_texts": "radiology",
 }
@@ -47,7 +55,12 @@ def test_every_field_of_a_recipe_is_read():
         fit="stretch",
         channel=MaskDefaults(beta=0.2, text_beta=0.4, steps=12, samples=4, learning_rate=0.5),
         token=MaskDefaults(beta=1),
-        efforts={"fast": EffortDefaults(mask_shape="token", settings=MaskDefaults(steps=20, samples=2), repeats=2)},
+        efforts={
+            "fast": EffortDefaults(mask_shape="token", settings=MaskDefaults(steps=20, samples=2), repeats=2),
+            "thorough": EffortDefaults(
+                mask_shape="channel", text_mask_shape="token", settings=MaskDefaults(text_beta=0.3), repeats=3
+            ),
+        },
         reference_texts="radiology",
     )
 
@@ -76,6 +89,14 @@ def test_reference_texts_beside_the_recipe_are_found(tmp_path):
         ({"fit": "crop"}, "fit: seen 'crop'; allowed: letterbox, centre_crop, stretch"),
         ({"defaults": {"efforts": {"quick": {}}}}, "defaults.efforts: seen the field 'quick'; allowed: published"),
         ({"defaults": {"efforts": {"fast": {}}}}, "defaults.efforts.fast.mask_shape: seen 'None'; allowed: channel"),
+        (
+            {"defaults": {"efforts": {"fast": {"mask_shape": "token", "text_mask_shape": "pixel"}}}},
+            "defaults.efforts.fast.text_mask_shape: seen 'pixel'; allowed: channel, token",
+        ),
+        (
+            {"defaults": {"token": {"text_mask_shape": "channel"}}},
+            "defaults.token: seen the field 'text_mask_shape'; allowed: beta",
+        ),
         (
             {"defaults": {"efforts": {"fast": {"mask_shape": "token", "repeats": 0}}}},
             "defaults.efforts.fast.repeats: seen 0; allowed: a whole number above 0",
@@ -109,6 +130,27 @@ def test_a_manifest_has_every_effort_and_the_recipe_wins():
     published = efforts[settings_pb2.EFFORT_PUBLISHED]
     assert published.mask_shape == settings_pb2.MASK_SHAPE_CHANNEL
     assert (published.settings.beta, published.settings.text_beta) == (0.2, 0.4)
+
+
+def test_a_manifest_says_the_mask_shape_of_each_side_of_every_effort():
+    efforts = {each.effort: each for each in parse_recipe(FULL).to_defaults().efforts}
+    shapes = {effort: (each.mask_shape, each.text_mask_shape) for effort, each in efforts.items()}
+    channel, token = settings_pb2.MASK_SHAPE_CHANNEL, settings_pb2.MASK_SHAPE_TOKEN
+    assert shapes == {
+        settings_pb2.EFFORT_PUBLISHED: (channel, channel),
+        settings_pb2.EFFORT_FAST: (token, token),
+        settings_pb2.EFFORT_SPECIFIC: (token, token),
+        settings_pb2.EFFORT_THOROUGH: (channel, token),
+    }
+
+
+def test_an_export_compares_the_text_map_of_a_shape_of_its_own_too():
+    plans = parse_recipe(FULL).to_plans()
+    assert (plans.image.beta, plans.text.beta) == (0.2, 0.4)
+    assert plans.image.is_per_channel and plans.text.is_per_channel
+    own = plans.text_of_own_shape
+    assert (own.beta, own.is_per_channel, own.steps, own.rows) == (0.3, False, 10, 10)
+    assert Recipe().to_plans().text_of_own_shape is None
 
 
 def test_every_fit_and_mask_shape_of_the_contract_has_a_word():

@@ -29,7 +29,14 @@ from m2ib_server.methods.bottleneck import information_nats, initial_alpha, nois
 from m2ib_server.package import Role
 
 SETTINGS = M2IBSettings(
-    beta=0.1, text_beta=0.1, steps=4, samples=3, learning_rate=1.0, mask_shape=MaskShape.CHANNEL, seed=7
+    beta=0.1,
+    text_beta=0.1,
+    steps=4,
+    samples=3,
+    learning_rate=1.0,
+    mask_shape=MaskShape.CHANNEL,
+    text_mask_shape=MaskShape.CHANNEL,
+    seed=7,
 )
 
 
@@ -121,10 +128,10 @@ def test_same_seed_same_map_and_other_seed_another():
 
 @pytest.mark.parametrize("shape", list(MaskShape))
 def test_a_repeat_equals_a_single_run_with_its_seed(shape):
-    together = explained(seed=7, repeats=3, mask_shape=shape)
+    together = explained(seed=7, repeats=3, mask_shape=shape, text_mask_shape=shape)
     for side in Side:
         for repeat in range(3):
-            alone = explained(seed=7 + repeat, mask_shape=shape).course[side][-1].bits
+            alone = explained(seed=7 + repeat, mask_shape=shape, text_mask_shape=shape).course[side][-1].bits
             torch.testing.assert_close(together.course[side][-1].repeat_bits[repeat], alone, rtol=1e-4, atol=1e-4)
         mean = together.course[side][-1].repeat_bits.mean(dim=0)
         torch.testing.assert_close(together.course[side][-1].bits, mean)
@@ -139,6 +146,16 @@ def test_each_side_has_a_beta_of_its_own():
     plain, other = explained(beta=0.1, text_beta=0.1), explained(beta=0.1, text_beta=2.0)
     assert torch.equal(plain.course[Side.IMAGE][-1].bits, other.course[Side.IMAGE][-1].bits)
     assert other.course[Side.TEXT][-1].bits_kept < plain.course[Side.TEXT][-1].bits_kept
+
+
+@pytest.mark.parametrize("shape", list(MaskShape))
+def test_each_side_has_a_mask_shape_of_its_own(shape):
+    other = MaskShape.TOKEN if shape is MaskShape.CHANNEL else MaskShape.CHANNEL
+    mixed = explained(mask_shape=shape, text_mask_shape=other).course
+    assert torch.equal(mixed[Side.IMAGE][-1].bits, explained(mask_shape=shape).course[Side.IMAGE][-1].bits)
+    text = explained(mask_shape=other, text_mask_shape=other).course[Side.TEXT][-1].bits
+    assert torch.equal(mixed[Side.TEXT][-1].bits, text)
+    assert not torch.equal(text, explained(text_mask_shape=shape).course[Side.TEXT][-1].bits)
 
 
 def test_work_counts_the_rows_that_an_explanation_evaluates():

@@ -166,6 +166,10 @@ def test_defaults_that_are_not_said_are_refused(package):
     edit(package, lambda manifest: manifest["defaults"]["efforts"][1].update(repeats=0))
     refused(package, "manifest.json", "defaults.efforts.EFFORT_FAST out of range")
     (package / "manifest.json").write_text(whole)
+    for field in ("mask_shape", "text_mask_shape"):
+        edit(package, lambda manifest, field=field: manifest["defaults"]["efforts"][1].update({field: 7}))
+        refused(package, "manifest.json", "defaults.efforts.EFFORT_FAST out of range")
+        (package / "manifest.json").write_text(whole)
     edit(package, lambda manifest: manifest["defaults"]["efforts"][2]["settings"].update(textBeta=0))
     refused(package, "manifest.json", "defaults.efforts.EFFORT_SPECIFIC out of range")
     (package / "manifest.json").write_text(whole)
