@@ -145,7 +145,7 @@ MaskOption: TypeAlias = Annotated[
 ]
 TextMaskOption: TypeAlias = Annotated[
     MaskName | None,
-    typer.Option("--text-mask-shape", help="The same for the text side alone.", rich_help_panel=SETTINGS_PANEL),
+    typer.Option("--text-mask", help="The same for the text side alone.", rich_help_panel=SETTINGS_PANEL),
 ]
 BetaOption: TypeAlias = Annotated[
     float | None,

@@ -74,7 +74,7 @@ RECIPE = Recipe(
     text_layer=0,
     channel_beta=1.0,
     token_beta=1.0,
-    text_betas={"channel": 0.3, "token": 0.1},
+    text_betas={"channel": 0.3, "token": 0.03},
     sharp_beta=5.0,
 )
 

@@ -72,7 +72,7 @@ def test_explain_reports_words_similarity_and_origin(run: Run, picture: Path) ->
 def test_explain_tells_of_two_mask_shapes_where_there_are_two(run: Run, picture: Path) -> None:
     mixed = run("explain", picture, TEXT, "--effort", "specific").stdout
     assert "effort specific, mask channel (text token), beta 5 (text 0.3), 20 steps" in mixed
-    one = run("explain", picture, TEXT, "--effort", "specific", "--text-mask-shape", "channel").stdout
+    one = run("explain", picture, TEXT, "--effort", "specific", "--text-mask", "channel").stdout
     assert "effort specific, mask channel, beta 5 (text 0.1), 20 steps" in one
 
 
@@ -104,7 +104,7 @@ def test_json_is_alone_on_the_standard_output(run: Run, picture: Path, tmp_path:
 
 def test_explain_passes_every_setting_on(run: Run, fake: FakeService, picture: Path) -> None:
     settings = ["--mask", "token", "--beta", "0.5", "--steps", "3", "--samples", "2", "--learning-rate", "0.25"]
-    settings += ["--effort", "thorough", "--text-beta", "0.125", "--repeats", "3", "--text-mask-shape", "channel"]
+    settings += ["--effort", "thorough", "--text-beta", "0.125", "--repeats", "3", "--text-mask", "channel"]
     image = ["--fit", "stretch", "--frame", "2", "--window", "-600,1500", "--seed", "9", "--truncate"]
     how = ["--priority", "bulk", "--on-deadline", "partial"]
     result = run("explain", picture, TEXT, "--side", "image", "--model", "fake", *settings, *image, *how, "--json")
@@ -220,7 +220,7 @@ def test_what_is_no_image_is_invalid(run: Run, tmp_path: Path) -> None:
         ["explain", "FILM", TEXT, "--overlay", "no-such-folder/out.png"],
         ["explain", "FILM", TEXT, "--overlay", "out.png", "--side", "text"],
         ["explain", "FILM", TEXT, "--mask", "pixel"],
-        ["explain", "FILM", TEXT, "--text-mask-shape", "pixel"],
+        ["explain", "FILM", TEXT, "--text-mask", "pixel"],
         ["explain", "FILM", TEXT, "--side", "sound"],
         ["explain", "FILM", TEXT, "--window", "40"],
         ["explain", "FILM", TEXT, "--window", "a,b"],

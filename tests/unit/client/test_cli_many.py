@@ -144,7 +144,7 @@ def test_line_that_was_cut_off_is_written_again(run: Run, folder: Path) -> None:
 def test_settings_reach_every_request(run: Run, fake: FakeService) -> None:
     settings = ["--effort", "specific", "--beta", "0.5", "--text-beta", "0.25", "--steps", "3", "--samples", "2"]
     settings += ["--learning-rate", "0.5", "--mask", "token", "--seed", "9", "--repeats", "2"]
-    settings += ["--text-mask-shape", "channel"]
+    settings += ["--text-mask", "channel"]
     image = ["--fit", "stretch", "--frame", "2", "--window", "-600,1500", "--truncate", "--side", "image"]
     result = run("image,text\nfilm0.png,a\n", *settings, *image, "--priority", "interactive", "--model", "fake")
     assert result.exit_code == ExitCode.OK, result.output

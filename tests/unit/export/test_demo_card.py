@@ -27,7 +27,7 @@ def test_words_are_explained_with_the_token_mask_in_every_effort_but_the_publish
     efforts = json.loads((CHECKPOINT / RECIPE_FILE).read_text())["defaults"]["efforts"]
     assert set(efforts) == {"fast", "specific", "thorough"}
     assert {(each["mask_shape"], each["text_mask_shape"]) for each in efforts.values()} == {("channel", "token")}
-    assert {each["settings"]["text_beta"] for each in efforts.values()} == {0.1}
+    assert {each["settings"]["text_beta"] for each in efforts.values()} == {0.03}
 
 
 def test_evaluation_measured_the_recipe() -> None:
