@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers.activations import ACT2FN
 
+from m2ib_export.activation import around_swish, swish
 from m2ib_export.blocks import Activation, Attention, Block, Mlp, PooledAttention, PooledBlock, Projections
 
 
@@ -139,8 +140,8 @@ def _projections(layer: Any) -> Projections:
 
 
 def _mlp(layer: Any) -> Mlp:
-    return Mlp(up=layer.mlp.fc1, down=layer.mlp.fc2, activation=_activation(layer.mlp.config.hidden_act))
-
-
-def _activation(name: str) -> Activation:
-    return cast("Activation", ACT2FN[name])
+    up, down, name = layer.mlp.fc1, layer.mlp.fc2, layer.mlp.config.hidden_act
+    if name == "quick_gelu":
+        up, down = around_swish(up, down)
+        return Mlp(up=up, down=down, activation=swish)
+    return Mlp(up=up, down=down, activation=cast("Activation", ACT2FN[name]))
