@@ -1,6 +1,7 @@
 """Owns the activations that are computed in another form than autograd would give them: fewer passes over memory."""
 
 import copy
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -21,13 +22,14 @@ class _Swish(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        gate, swished = ctx.saved_tensors
+        gate, swished = cast("tuple[Tensor, Tensor]", ctx.saved_tensors)
         return gradients[0] * (swished + gate * (1 - swished))
 
 
 def swish(scaled: Tensor) -> Tensor:
     """Return u sigmoid(u), elementwise."""
-    return cast("Tensor", _Swish.apply(scaled))
+    apply: Callable[[Tensor], Tensor] = _Swish.apply
+    return apply(scaled)
 
 
 def around_swish(up: nn.Linear, down: nn.Linear) -> tuple[nn.Linear, nn.Linear]:
