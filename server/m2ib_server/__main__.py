@@ -4,13 +4,13 @@ import asyncio
 import os
 from collections.abc import MutableMapping
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from m2ib_server import __version__, flags
+from m2ib_server.cores import available_threads
 from m2ib_server.errors import ServiceError
 from m2ib_server.settings import (
     DEFAULT_ENGINE,
@@ -35,20 +35,6 @@ app = typer.Typer(
 
 EXIT_FAILED = 1
 EXIT_NOT_READY = 3
-
-
-def available_threads() -> int:
-    """Return how many threads this process may run at once: its affinity, bounded by a cgroup's quota."""
-    return max(1, min(len(os.sched_getaffinity(0)), _cgroup_threads(Path("/sys/fs/cgroup/cpu.max"))))
-
-
-def _cgroup_threads(path: Path) -> int:
-    """Return the whole processors that a cgroup v2 quota allows, or a number that bounds nothing without one."""
-    try:
-        quota, period = path.read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return os.cpu_count() or 1
-    return (os.cpu_count() or 1) if quota == "max" else max(1, int(quota) // int(period))
 
 
 @app.command()

@@ -57,7 +57,8 @@ def test_the_server_brings_no_checkpoint_loading_along():
 
 def test_onnxruntime_is_chosen_by_an_extra():
     extras = project("server")["optional-dependencies"]
-    assert extras == {"cpu": ["onnxruntime"], "gpu": ["onnxruntime-gpu"]}
+    tensorrt = ["onnxruntime-gpu", "tensorrt-cu13"]
+    assert extras == {"cpu": ["onnxruntime"], "gpu": ["onnxruntime-gpu"], "tensorrt": tensorrt}
     assert not any("onnxruntime" in line for line in project("server")["dependencies"])
 
 

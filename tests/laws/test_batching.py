@@ -8,6 +8,7 @@ import torch
 from scipy.stats import spearmanr
 
 from m2ib_server.methods import M2IBSettings, MaskShape, Side, explain, score
+from packages import export
 from stages import open_stage
 
 SETTINGS = M2IBSettings(
@@ -21,7 +22,9 @@ SETTINGS = M2IBSettings(
     seed=1,
 )
 UNCUT_ROWS = 64  # more than one call takes by default
-TEXTS = {"tiny": ("a cat and a dog", "a cat", "two dogs, a cat and a bird"), "demo": ("left pleural effusion", "mass")}
+TINY_TEXTS = ("a cat and a dog", "a cat", "two dogs, a cat and a bird")
+DEMO_TEXTS = ("left pleural effusion", "mass")
+HALVES = ("fp16", "bf16")
 COMPANY = {
     "steps": replace(SETTINGS, steps=3, seed=5),
     "rows": replace(SETTINGS, samples=3, seed=6),
@@ -32,8 +35,12 @@ COMPANY = {
 }
 
 
-@pytest.fixture(scope="module", params=["tiny", "demo"])
-def package(request, tiny_package, demo_package):
+@pytest.fixture(scope="module", params=["tiny", "demo", *HALVES])
+def package(request, tiny_package, demo_package, tiny_checkpoint, tmp_path_factory, kept_packages):
+    """Packages in fp32, and the tiny one in half precision."""
+    if request.param in HALVES:
+        flags = ("--name", "tiny", "--version", "1", "--precision", request.param)
+        return export(tiny_checkpoint, tmp_path_factory.mktemp("half") / request.param, *flags, kept=kept_packages)
     return {"tiny": tiny_package, "demo": demo_package}[request.param]
 
 
@@ -64,8 +71,8 @@ def images(stage):
 @pytest.fixture(scope="module")
 def texts(stage, package):
     """Texts of several lengths."""
-    model = stage.model
-    return [model.text_input(model.tokeniser.encode(text, truncate=False)) for text in TEXTS[package.name]]
+    model, chosen = stage.model, DEMO_TEXTS if package.name == "demo" else TINY_TEXTS
+    return [model.text_input(model.tokeniser.encode(text, truncate=False)) for text in chosen]
 
 
 def normalised(outcome, side):

@@ -176,7 +176,7 @@ def test_gradient_of_tokens_behind_the_pooled_one_is_zero(subject):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("preset", ["vit-b-32", "vit-l-14"])
+@pytest.mark.parametrize("preset", ["vit-b-32", "vit-b-16", "vit-l-14"])
 def test_full_size_graphs_follow_the_original(preset, tmp_path):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", preset)
     subject = open_subject("clip", checkpoint, export(checkpoint, tmp_path / "package"))

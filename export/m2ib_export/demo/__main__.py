@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, get_args
 
 import numpy as np
 import typer
@@ -18,6 +18,7 @@ from m2ib_export.demo.phrase import NORMAL_PHRASES, plain_phrase
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 FINDING_SEED_STREAM = 17
 Setting: TypeAlias = Literal["channel", "token", "channel_sharp"]
+Part: TypeAlias = Literal["localisation", "absent_phrase", "two_findings", "wording"]
 
 
 @app.command()
@@ -87,19 +88,22 @@ def evaluate(
     setting: Annotated[
         Setting | None, typer.Option(help="Measure this setting anew and keep the other figures of --out.")
     ] = None,
+    part: Annotated[
+        Part | None, typer.Option(help="Measure this part anew and keep the other figures of --out.")
+    ] = None,
     sweep: Annotated[Path | None, typer.Option(help="What `select` wrote, for the card.")] = None,
     card: Annotated[Path | None, typer.Option(help="Model card to write; needs --sweep.")] = None,
 ) -> None:
     """Measure retrieval and localisation on held-out phantoms."""
     from m2ib_export.demo.card import write_card
-    from m2ib_export.demo.evaluate import evaluate_checkpoint, evaluate_setting
+    from m2ib_export.demo.evaluate import PARTS, evaluate_again, evaluate_checkpoint
 
     if (card is None) != (sweep is None):
         raise typer.BadParameter("--card and --sweep go together")
-    if setting is None:
+    if setting is None and part is None:
         evaluate_checkpoint(checkpoint, out, films)
     else:
-        evaluate_setting(checkpoint, out, setting)
+        evaluate_again(checkpoint, out, [setting] if setting else get_args(Setting), [part] if part else PARTS)
     if card is not None and sweep is not None:
         write_card(card, out, sweep, checkpoint)
 

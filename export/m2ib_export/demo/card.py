@@ -53,8 +53,10 @@ Own caption nearest among those of 100 films (several are often true): $own; a t
 *Lift*: the share of the map's mass that lies in the mask, over the mask's share of the film; the map is brought from
 8 x 8 to 32 x 32 bilinearly, the mask counts each of the 32 x 32 cells by the share covered. *Named brighter*: in films
 of two findings, the named one has the higher peak of the map over its cells ("mean": the higher mean); a tie is a half.
-10 noise rows, Adam with rate 1. *Absent phrase*: the same films asked about a finding that is not there. *Token norm*:
-the squared norm of the patches at the same block, no phrase involved.
+10 noise rows, Adam with rate 1. *Token norm*: the squared norm of the patches at the same block, no phrase involved.
+*Mixed*: the $shown test films that show a finding. *Absent phrase*, the control: $control
+asked about a finding of a kind that is not there, in a wording drawn at random. That is stricter than a phrase drawn
+at random among all but the film's own, which may name a kind that the film shows, on its other side or in another zone.
 
 $localisation
 
@@ -100,6 +102,7 @@ def write_card(out: Path, evaluation: Path, sweep: Path, checkpoint: Path) -> No
     recipe = json.loads((checkpoint / "m2ib.json").read_text(encoding="utf-8"))
     size = (checkpoint / "model.safetensors").stat().st_size
     batch = figures["reading"]["in_batch_of_100"]
+    shown, control = (films_behind(figures[part]) for part in ("localisation", "absent_phrase"))
     text = CARD.substitute(
         parameters=f"{size / 4e6:.2f} million",
         megabytes=f"{size / 1e6:.1f}",
@@ -108,6 +111,8 @@ def write_card(out: Path, evaluation: Path, sweep: Path, checkpoint: Path) -> No
         own=cell(batch["own"]),
         true=cell(batch["true"]),
         block=recipe["vision_layer"],
+        shown=shown,
+        control=f"all {shown} of them" if control == shown else f"only the first {control} of them",
         localisation=localisation_table(figures),
         by_kind=kind_table(figures["two_findings"]["channel_sharp"]["steps_20"]["by_kind"]),
         beta=recipe["defaults"]["channel"]["beta"],
@@ -123,6 +128,11 @@ def write_card(out: Path, evaluation: Path, sweep: Path, checkpoint: Path) -> No
         sweep=sweep_table(entries),
     )
     out.write_text(text, encoding="utf-8")
+
+
+def films_behind(figures: dict[str, Any]) -> int:
+    """The films that the maps of one set were measured on."""
+    return int(figures["channel"]["steps_10"]["pointing"]["films"])
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ CONTROL_FILMS = 200
 WORDING_FILMS = 200
 PAIR_OFFSET, WORDING_OFFSET = 500_000, 700_000  # keep the seeds of the three sets apart
 MASK_SHAPES = ("channel", "token")
+PARTS = ("localisation", "absent_phrase", "two_findings", "wording")  # of a setting's figures
 SHARP = BottleneckPlan(beta=5.0, mask_shape="channel", steps=STEPS, rows=ROWS)
 CASE_SEED = 1
 
@@ -65,15 +67,20 @@ def evaluate_checkpoint(checkpoint: Path, out: Path, count: int) -> None:
     write_figures(out, figures)
 
 
-def evaluate_setting(checkpoint: Path, out: Path, name: str) -> None:
-    """Measure one of `plans_of` anew, on as many films as the figures in `out` tell of, and put it among them."""
+def evaluate_again(checkpoint: Path, out: Path, settings: Collection[str], parts: Collection[str]) -> None:
+    """Measure some of `plans_of` and `PARTS` anew, on as many films as the figures in `out` tell of; keep the rest.
+
+    The figures are written after each setting.
+    """
     model, tokenizer = load_checkpoint(checkpoint)
     recipe = read_recipe(checkpoint)
     figures = json.loads(out.read_text(encoding="utf-8"))
     count = figures["films"]["mixed"]
     mixed, pairs = make_trial(mixed_films(count), CASE_SEED), pair_trial(count)
-    measured = setting_figures(model, tokenizer, mixed, pairs, recipe, plans_of(recipe)[name])
-    write_figures(out, with_setting(figures, name, measured))
+    for name in settings:
+        measured = setting_figures(model, tokenizer, mixed, pairs, recipe, plans_of(recipe)[name], parts)
+        figures = with_setting(figures, name, measured)
+        write_figures(out, figures)
 
 
 def read_recipe(checkpoint: Path) -> dict[str, Any]:
@@ -112,9 +119,15 @@ def with_setting(figures: dict[str, Any], name: str, measured: dict[str, Any]) -
 
 
 def setting_figures(
-    model: CLIPModel, tokenizer: CLIPTokenizer, mixed: Trial, pairs: Trial, recipe: dict[str, Any], plan: BottleneckPlan
+    model: CLIPModel,
+    tokenizer: CLIPTokenizer,
+    mixed: Trial,
+    pairs: Trial,
+    recipe: dict[str, Any],
+    plan: BottleneckPlan,
+    parts: Collection[str] = PARTS,
 ) -> dict[str, Any]:
-    """Everything measured of one setting, by the part of the figures that it belongs to."""
+    """What is measured of one setting, by the part of the figures that it belongs to."""
     control = first(mixed, CONTROL_FILMS)
     maps = {
         "localisation": (mixed, mixed.phrases),
@@ -124,9 +137,11 @@ def setting_figures(
     figures = {
         part: by_steps(model, tokenizer, trial, recipe["vision_layer"], plan, phrases)
         for part, (trial, phrases) in maps.items()
+        if part in parts
     }
-    seed = TEST_SEED + WORDING_OFFSET
-    figures["wording"] = wording_figures(model, tokenizer, seed, WORDING_FILMS, recipe["text_layer"], plan)
+    if "wording" in parts:
+        seed = TEST_SEED + WORDING_OFFSET
+        figures["wording"] = wording_figures(model, tokenizer, seed, WORDING_FILMS, recipe["text_layer"], plan)
     return {part: {"beta": plan.beta} | values for part, values in figures.items()}
 
 

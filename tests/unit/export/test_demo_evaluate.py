@@ -8,8 +8,8 @@ from typing import get_args
 import pytest
 
 from m2ib_export.demo import CHECKPOINT
-from m2ib_export.demo.__main__ import Setting
-from m2ib_export.demo.evaluate import plans_of, read_recipe, with_setting
+from m2ib_export.demo.__main__ import Part, Setting
+from m2ib_export.demo.evaluate import PARTS, plans_of, read_recipe, with_setting
 
 
 def test_every_mask_shape_is_read_at_ten_and_at_twenty_steps() -> None:
@@ -21,8 +21,9 @@ def test_every_mask_shape_is_read_at_ten_and_at_twenty_steps() -> None:
     assert {plan.steps for plan in plans.values()} == {(10, 20)}
 
 
-def test_every_setting_can_be_named_on_the_command_line() -> None:
+def test_every_setting_and_part_can_be_named_on_the_command_line() -> None:
     assert set(get_args(Setting)) == set(plans_of(read_recipe(CHECKPOINT)))
+    assert get_args(Part) == PARTS
 
 
 @pytest.mark.parametrize("name", ["token", "new"])
