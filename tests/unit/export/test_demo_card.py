@@ -38,3 +38,10 @@ def test_evaluation_measured_the_recipe() -> None:
         for part in ("localisation", "absent_phrase", "two_findings", "wording"):
             assert evaluation[part][shape]["beta"] == settings["beta"]
             assert f"steps_{settings['steps']}" in evaluation[part][shape]
+
+
+def test_the_control_is_measured_on_the_same_films() -> None:
+    evaluation = json.loads((DEMO / "evaluation.json").read_text())
+    for name, control in evaluation["absent_phrase"].items():
+        for key in (key for key in evaluation["localisation"][name] if key.startswith("steps_")):
+            assert control[key]["pointing"]["films"] == evaluation["localisation"][name][key]["pointing"]["films"]
