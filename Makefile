@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/m2ib/v1/*.proto)
 EXPORTER := $(wildcard $(addprefix export/m2ib_export/,*.py *.txt families/*.py demo/__init__.py demo/checkpoint/*) proto/m2ib/v1/*_pb2.py)
 DEMO_TEXT := right mid zone mass
-BENCHMARKS := eager roofline rows startup export_cost growth load
+BENCHMARKS := eager roofline mask rows startup export_cost growth load
 
 .PHONY: install proto format lint test test-all soak demo bench bench-official clean
 

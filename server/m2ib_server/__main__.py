@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections.abc import MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated
 
@@ -129,19 +128,10 @@ def _root(
         raise typer.Exit
 
 
-def let_threads_sleep(environment: MutableMapping[str, str]) -> None:
-    """Have torch's idle threads sleep rather than spin, unless the operator says otherwise; read when torch loads.
-
-    They would take the cores from ONNX Runtime's, which compute in between.
-    """
-    environment.setdefault("OMP_WAIT_POLICY", "passive")
-
-
 def _run(settings: ServerSettings) -> int:
     """Build and serve; return the exit code."""
     configure_log()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines are neither JSON nor on the allow-list
-    let_threads_sleep(os.environ)
     # torch and ONNX Runtime take seconds to import: not for --help, and not before the flags are known to be right.
     from m2ib_server.bootstrap import build
     from m2ib_server.bootstrap import serve as serve_rooms

@@ -67,7 +67,7 @@ class Engine:
         }
 
     def _work(self) -> None:
-        torch.set_num_threads(self._device.threads)
+        torch.set_num_threads(1)  # a mask is small: waking a second thread costs more, and it would take ONNX Runtime's
         try:
             with self._device.in_order():
                 is_resting = True

@@ -16,7 +16,7 @@ The released code differs from the paper, or from what one would expect, in thes
 - It reads the map at the last forward pass, so that the last Adam update never counts. This is kept as published.
 - It averages the information over rows, which are equal, since the information does not depend on the noise. One row
   of it is computed here.
-- It accumulates gradients of all weights. Here only the mask has a gradient.
+- It accumulates gradients of all weights. Here only the mask has a gradient, in closed form behind the tail's.
 - For OpenAI's checkpoints it drops the causal mask, projects the text twice and pools the last position. Here the
   graphs are the model itself.
 """
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from m2ib_server.errors import EvaluationFailed
-from m2ib_server.methods.bottleneck import MaskShape, information_nats, initial_alpha, noised_features
+from m2ib_server.methods.bottleneck import MaskShape, alpha_gradient, information_nats, initial_alpha, noised_features
 from m2ib_server.methods.encoder import HEAD, TAIL, TAIL_GRAD, Encoded, EncoderInput, encode, tail_gradient
 from m2ib_server.methods.evaluation import Event, Method, PairEncoded, Side, StepDone
 from m2ib_server.package import Role
@@ -142,7 +142,7 @@ def attribution_so_far(events: Sequence[Event]) -> Attribution | None:
 
 def optimise(encoded: Encoded, target: Tensor, settings: M2IBSettings) -> Method[tuple[StepDone, ...]]:
     """Optimise one side's mask against the other side's embedding, target [1, embedding width]."""
-    features, side = encoded.features, encoded.side
+    features, side, beta = encoded.features, encoded.side, settings.beta_of(encoded.side)
     alpha = initial_alpha(features, settings.mask_shape_of(side), repeats=settings.repeats)
     adam = torch.optim.Adam([alpha], lr=settings.learning_rate)
     seeds = [(settings.seed + repeat) % _SEEDS for repeat in range(settings.repeats)]
@@ -152,21 +152,18 @@ def optimise(encoded: Encoded, target: Tensor, settings: M2IBSettings) -> Method
         noise = _draw(generators, (settings.samples, *features.shape[1:]))
         noised = noised_features(features, alpha, noise)  # z: [repeats, samples, tokens, width]
         information = information_nats(features, alpha)  # [repeats, tokens, width]
-        similarity, gradient = yield tail_gradient(encoded, noised.detach().flatten(0, 1), target)
+        similarity, by_noised = yield tail_gradient(encoded, noised.flatten(0, 1), target)
 
-        penalty = settings.beta_of(side) * information.mean(dim=(1, 2)).sum()
-        loss = penalty - similarity.sum() / settings.samples  # summed over repeats, so that each is as if alone
-        # The tail is frozen and evaluated elsewhere; its gradient by z enters the chain rule as an inner product.
-        (penalty - (gradient * noised.flatten(0, 1)).sum() / settings.samples).backward()  # type: ignore[no-untyped-call]
+        loss = beta * information.mean() - similarity.mean()  # of all repeats, each of which is optimised on its own
+        alpha.grad = alpha_gradient(features, alpha, noise, by_noised.view_as(noise), beta=beta)
         adam.step()
-        adam.zero_grad()
 
-        bits = information.detach().sum(dim=-1).clamp(min=0) / math.log(2)
+        bits = information.sum(dim=-1).clamp(min=0) / math.log(2)
         done = StepDone(
             side=side,
             step=step,
             steps=settings.steps,
-            loss=float(loss.detach()) / settings.repeats,
+            loss=float(loss),
             similarity=float(similarity.mean()),
             repeat_bits=bits.cpu(),
         )

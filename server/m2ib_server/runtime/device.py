@@ -35,7 +35,7 @@ class Device:
     Attributes:
         kind: the execution provider's kind.
         torch_device: where torch keeps the mask, its noise and every bound tensor.
-        threads: compute threads of ONNX Runtime and of torch, at least 1.
+        threads: compute threads of ONNX Runtime, at least 1.
         providers: ONNX Runtime's providers with their options, in order of preference.
         spin_microseconds: how long ONNX Runtime's threads look out for more work before they sleep; 0 sleeps at once.
         stream: the CUDA stream that torch and ONNX Runtime share; None on a CPU.

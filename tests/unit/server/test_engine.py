@@ -75,6 +75,14 @@ def test_a_large_step_is_left_in_its_middle(make_engine, graphs):
     assert [role for role, _ in graphs.calls].count(Role.VISION_TAIL_GRAD) == 1
 
 
+def test_torch_keeps_to_the_engines_own_thread(make_engine, graphs):
+    engine, seen = make_engine(), []
+    graphs.on_call = lambda role: seen.append(torch.get_num_threads())
+    engine.start()
+    results(submitted(engine, job_of(1)))
+    assert set(seen) == {1}
+
+
 def test_a_job_that_comes_later_joins_at_the_next_step(make_engine, graphs):
     engine = make_engine()
     second = []
