@@ -17,7 +17,7 @@ from m2ib_export.demo.phrase import NORMAL_PHRASES, plain_phrase
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 FINDING_SEED_STREAM = 17
-Setting: TypeAlias = Literal["channel", "token", "channel_sharp"]
+Setting: TypeAlias = Literal["channel", "token", "channel_paper"]
 Part: TypeAlias = Literal["localisation", "absent_phrase", "two_findings", "wording"]
 
 

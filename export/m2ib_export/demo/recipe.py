@@ -26,12 +26,11 @@ class Recipe:
     channel_beta: float
     token_beta: float
     text_betas: Mapping[str, float]
-    sharp_beta: float
 
     def efforts(self) -> dict[str, Any]:
         """What the efforts mean for the demo, by docs/fidelity.md; published is the channel mask's default."""
         fast = {
-            "beta": self.sharp_beta,
+            "beta": self.channel_beta,
             "text_beta": self.text_betas["token"],
             "steps": 20,
             "samples": 2,
@@ -72,10 +71,9 @@ class Recipe:
 RECIPE = Recipe(
     vision_layer=1,
     text_layer=0,
-    channel_beta=1.0,
+    channel_beta=5.0,
     token_beta=1.0,
     text_betas={"channel": 0.3, "token": 0.03},
-    sharp_beta=5.0,
 )
 
 
