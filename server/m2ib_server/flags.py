@@ -77,6 +77,10 @@ CacheMebibytes = Annotated[int, _count("M2IB_CACHE_MEBIBYTES", "Memory for head 
 MaxWaiting = Annotated[int, _count("M2IB_MAX_WAITING", "Requests that may wait; one more is refused.")]
 MaxRunning = Annotated[int, _count("M2IB_MAX_RUNNING", "Requests of one class under way together, per device.")]
 MaxRows = Annotated[int, _count("M2IB_MAX_ROWS", "Noise rows evaluated in one call of a graph, per device.")]
+BulkPatienceMs = Annotated[
+    int,
+    _count("M2IB_BULK_PATIENCE_MS", "How long bulk requests may go without a turn beside interactive ones, in ms."),
+]
 UploadMebibytes = Annotated[int, _count("M2IB_UPLOAD_MEBIBYTES", "Memory for uploaded images, in MiB.", least=0)]
 UploadSeconds = Annotated[
     float, _seconds("How long an uploaded image is kept unused.", variable="M2IB_UPLOAD_SECONDS", least=0.1)
