@@ -1,8 +1,10 @@
-"""Requests as they go over the wire, for tests that speak gRPC without the client."""
+"""Requests as they go over the wire and refusals as they come back, for tests that speak gRPC without the client."""
 
 import io
 
 import numpy as np
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 from PIL import Image
 
 from m2ib.v1 import attribution_pb2 as pb
@@ -18,3 +20,16 @@ def png(size=(48, 40), seed=0):
 def explain_request(**changes):
     fields = {"model": "tiny", "image": pb.Image(encoded=png()), "text": "a cat and a dog"}
     return pb.ExplainRequest(**{**fields, **changes})
+
+
+def details_of(error):
+    """Return the details of a refusal by the name of their kind."""
+    status = rpc_status.from_call(error)
+    found = {}
+    for detail in status.details:
+        for kind in (error_details_pb2.BadRequest, error_details_pb2.ErrorInfo, error_details_pb2.ResourceInfo):
+            if detail.Is(kind.DESCRIPTOR):
+                message = kind()
+                detail.Unpack(message)
+                found[kind.__name__] = message
+    return found
