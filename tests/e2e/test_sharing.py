@@ -290,6 +290,21 @@ def test_two_devices_give_the_map_of_one_and_each_image_keeps_its_device(models,
             assert again.provenance.image_features_cached
 
 
+def test_scored_images_are_kept_each_on_its_own_device(models, stub, tmp_path):
+    images = [pb.Image(encoded=png(seed=seed)) for seed in range(6)]
+    request = pb.ScoreRequest(model="tiny", images=images, texts=["left pleural effusion", "no finding"])
+    with (
+        running_server(models, tmp_path, "--devices", "2", "--threads", "2") as two,
+        grpc.insecure_channel(two.address) as channel,
+    ):
+        pair = attribution_pb2_grpc.AttributionServiceStub(channel)
+        scored, alone = (each.Score(request, timeout=SECONDS).similarities for each in (pair, stub))
+        np.testing.assert_allclose(*(np.frombuffer(each.data, "<f4") for each in (scored, alone)), atol=1e-5)
+        for image in images:
+            explained = pair.Explain(request_of(image=image), timeout=SECONDS).explanation
+            assert explained.provenance.image_features_cached
+
+
 def test_an_upload_expires_and_frees_its_room(models, tmp_path):
     with (
         running_server(models, tmp_path, "--upload-seconds", "0.5", "--upload-mebibytes", "1") as small,
