@@ -87,7 +87,7 @@ def test_a_map_is_the_same_alone_and_in_company(stage, images, texts, shape, pla
     settings = replace(SETTINGS, mask_shape=shape, text_mask_shape=shape)
     (alone,) = stage.run(explain(image, texts[0], settings, tuple(Side)))
     company = [explain(other, texts[-1], each, tuple(Side)) for each in COMPANY.values()]
-    company += [explain(image, texts[1], settings, (Side.TEXT,)), score([other], texts, rows=40)]
+    company += [explain(image, texts[1], settings, (Side.TEXT,)), score({0: other}, texts, rows=40)]
     index = {"first": 0, "last": len(company), "middle": 3}[place]
     company.insert(index, explain(image, texts[0], settings, tuple(Side)))
     together = stage.run(*company)[index]

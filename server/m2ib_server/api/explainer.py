@@ -13,10 +13,9 @@ from m2ib_server.api.call import Call
 from m2ib_server.api.images import Aside, ImageReader, SourceImage
 from m2ib_server.api.intake import Intake
 from m2ib_server.api.pace import AnswerPace
-from m2ib_server.engine import Caller, Catalogue, Engine, Fleet, Job, LoadedModel, Priority
+from m2ib_server.engine import Caller, Catalogue, Fleet, Job, LoadedModel, Priority
 from m2ib_server.methods import (
     Attribution,
-    EncoderInput,
     M2IBSettings,
     Side,
     StepDone,
@@ -189,12 +188,8 @@ class Explainer:
         caller: Caller[Attribution] = Caller(
             on_step=on_step, deadline_ns=self._deadline_ns(prepared, call), wants_partial=prepared.wants_partial
         )
-        engine = self.engine_for(image)
+        engine = self._fleet.engine_for(image.digest)
         return Submitted(prepared=prepared, job=engine.submit(job, caller), caller=caller)
-
-    def engine_for(self, image: EncoderInput) -> Engine:
-        """Return the engine that keeps an image's features."""
-        return self._fleet.engine_for(image.digest)
 
     def _deadline_ns(self, prepared: Prepared, call: Call) -> int | None:
         """Return by when the engine must be done; a partial answer has to be written and sent before the deadline."""

@@ -1,10 +1,11 @@
 """The attribution service: one short method for each RPC, over the rooms that do the work."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from contextlib import ExitStack, aclosing
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from m2ib.v1 import attribution_pb2 as pb
@@ -33,7 +34,7 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
 
     def __init__(self, catalogue: Catalogue, fleet: Fleet, settings: ServerSettings) -> None:
         """Serve the catalogue's models on the fleet's engines."""
-        self._catalogue = catalogue
+        self._catalogue, self._fleet = catalogue, fleet
         self._limits = settings.requests
         self._max_rows = settings.engine.max_rows
         self._intake_limits = settings.intake
@@ -124,13 +125,7 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
             await _entry("image", f"images[{index}]", self._image_input(image, wire.fit, model))
             for index, image in enumerate(wire.images)
         ]
-        inputs, rows = [model.text_input(text) for text in texts], min(self._max_rows, len(images) + len(texts))
-        job: Job[Tensor] = Job(
-            score(images, inputs, rows=rows), model=model.digest, rows=rows, work=score_work(images, inputs)
-        )
-        caller: Caller[Tensor] = Caller(deadline_ns=call.deadline_ns)
-        self._explainer.engine_for(images[0]).submit(job, caller)
-        similarities = await reply_of(caller)
+        similarities = await self._similarities(images, [model.text_input(text) for text in texts], model, call)
         return pb.ScoreResponse(
             similarities=answer.write_tensor(similarities.numpy()),
             model=model.manifest.name,
@@ -138,6 +133,25 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
             digest=model.digest,
             text_lengths=[answer.write_length(text) for text in texts],
         )
+
+    async def _similarities(
+        self, images: Sequence[EncoderInput], texts: Sequence[EncoderInput], model: LoadedModel, call: Call
+    ) -> Tensor:
+        """Return the similarities [images, texts]; each image is encoded where its features are kept."""
+        similarities = torch.empty(len(images), len(texts))
+        with ExitStack() as stakes:
+            asked: list[tuple[Sequence[int], Caller[Tensor]]] = []
+            for engine, places in self._fleet.shares([image.digest for image in images]).items():
+                share = {place: images[place] for place in places}
+                rows = min(self._max_rows, len(share) + len(texts))
+                method, work = score(share, texts, rows=rows), score_work(share.values(), texts)
+                caller: Caller[Tensor] = Caller(deadline_ns=call.deadline_ns)
+                engine.submit(Job(method, model=model.digest, rows=rows, work=work), caller)
+                stakes.callback(caller.cancel)
+                asked.append((places, caller))
+            for places, caller in asked:
+                similarities[places] = await reply_of(caller)
+        return similarities
 
     def _describe(self, model: LoadedModel) -> pb.Model:
         return answer.write_model(model, self._limits, image_seconds=self._uploads.seconds_to_live)

@@ -1,7 +1,7 @@
 """Owns the engines, one for each device, and sends each image to the device that keeps its features."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from m2ib_server.engine.engine import Engine
 
@@ -19,6 +19,13 @@ class Fleet:
     def engine_for(self, digest: str) -> Engine:
         """Return the engine for a content digest: always the same one (rendezvous hashing)."""
         return self._engines[route(digest, len(self._engines))]
+
+    def shares(self, digests: Sequence[str]) -> Mapping[Engine, Sequence[int]]:
+        """Return the places of the digests by the engine that each belongs to."""
+        shares: dict[Engine, list[int]] = {}
+        for place, digest in enumerate(digests):
+            shares.setdefault(self.engine_for(digest), []).append(place)
+        return shares
 
     def start(self, on_death: Callable[[], None]) -> None:
         """Start every compute thread."""

@@ -1,6 +1,6 @@
 """Similarities of images with texts, without a bottleneck."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,14 +10,19 @@ from m2ib_server.methods.evaluation import Method, Side
 from m2ib_server.package import Role
 
 
-def score(images: Sequence[EncoderInput], texts: Sequence[EncoderInput], *, rows: int) -> Method[Tensor]:
+def score(images: Mapping[int, EncoderInput], texts: Sequence[EncoderInput], *, rows: int) -> Method[Tensor]:
     """Return the cosine similarities [images, texts], in [-1, 1], on the CPU, encoding `rows` inputs at a time.
+
+    Args:
+        images: by their place in the caller's list.
+        texts: all of the caller's.
+        rows: inputs of one evaluation.
 
     Raises:
         EmbeddingUndefined: naming the entry of the list.
     """
-    sources, encoded = (*images, *texts), list[Tensor]()
-    fields = [f"{name}[{index}]" for name, side in (("images", images), ("texts", texts)) for index in range(len(side))]
+    sources, encoded = (*images.values(), *texts), list[Tensor]()
+    fields = [f"images[{place}]" for place in images] + [f"texts[{place}]" for place in range(len(texts))]
     for start in range(0, len(sources), rows):
         part = yield from encode(sources[start : start + rows], fields[start : start + rows])
         encoded += [each.embedding for each in part]
@@ -25,7 +30,7 @@ def score(images: Sequence[EncoderInput], texts: Sequence[EncoderInput], *, rows
     return (embeddings[: len(images)] @ embeddings[len(images) :].T).clamp(-1, 1).cpu()
 
 
-def score_work(images: Sequence[EncoderInput], texts: Sequence[EncoderInput]) -> dict[Role, int]:
+def score_work(images: Collection[EncoderInput], texts: Sequence[EncoderInput]) -> dict[Role, int]:
     """Return the rows that scoring evaluates in all, by graph, when nothing of it is kept."""
     counts = {Side.IMAGE: len(images), Side.TEXT: len(texts)}
     return {role: count for side, count in counts.items() for role in (HEAD[side], TAIL[side])}

@@ -261,7 +261,7 @@ def test_score_is_the_matrix_of_cosines():
     graphs = FakeGraphs()
     images = [encoder_input(Side.IMAGE, seed) for seed in (1, 2)]
     texts = [encoder_input(Side.TEXT, seed, tokens=seed) for seed in (3, 4, 6)]
-    matrix, _ = run(score(images, texts, rows=2), graphs)
+    matrix, _ = run(score(dict(enumerate(images)), texts, rows=2), graphs)
     assert matrix.shape == (2, 3)
     assert sum(rows for _, rows in graphs.calls) == sum(score_work(images, texts).values())
     for row, image in enumerate(images):
@@ -300,14 +300,14 @@ def test_an_embedding_without_a_direction_is_refused_and_its_source_named(role, 
     with pytest.raises(EmbeddingUndefined) as caught:
         explained(OddGraphs(role, value))
     assert caught.value.field == side
-    sources = [encoder_input(Side.IMAGE, 1)], [encoder_input(Side.TEXT, 2)]
+    sources = {3: encoder_input(Side.IMAGE, 1)}, [encoder_input(Side.TEXT, 2)]
     with pytest.raises(EmbeddingUndefined) as caught:
         run(score(*sources, rows=2), OddGraphs(role, value))
-    assert caught.value.field == f"{side}s[0]"
+    assert caught.value.field == {"image": "images[3]", "text": "texts[0]"}[side]
 
 
 def test_the_source_of_an_undefined_embedding_is_named_across_parts():
-    images = [encoder_input(Side.IMAGE, seed) for seed in range(3)]
+    images = {place: encoder_input(Side.IMAGE, place) for place in range(3)}
     texts = [encoder_input(Side.TEXT, seed) for seed in range(3)]
     texts[1].inputs["rows"].zero_()
     with pytest.raises(EmbeddingUndefined) as caught:
