@@ -74,5 +74,7 @@ def _legend(drawn: list[dict[str, Any]]) -> list[Line2D]:
         Line2D([], [], color=STYLES[setting][0], marker="o", linestyle="", label=f"{setting[0]}, beta {setting[1]:g}")
         for setting in settings
     ]
-    markers = [Line2D([], [], color="grey", marker=marker, linestyle="", label=name) for name, marker in MARKERS.items()]
+    markers = [
+        Line2D([], [], color="grey", marker=marker, linestyle="", label=name) for name, marker in MARKERS.items()
+    ]
     return colours + markers
