@@ -26,6 +26,7 @@ from visit import Level, Visit, Visitors
 CLIENTS = (1, 2, 4, 8, 16, 32)
 CLIENTS_REPEATED = (1, 4, 16)
 MANY = 16
+PER_TURN = 3 * MANY  # so that filling and emptying the queue weighs little beside what is between
 FEWEST_REQUESTS = 30
 RATES = (0.5, 0.8, 0.95)  # of the throughput of many clients
 ALONE, SERVED = f"steps as published, engine alone, {MANY} in flight", f"steps as published, server, {MANY} clients"
@@ -79,7 +80,7 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
-    parser.add_argument("--rounds", type=int, default=6, help="turns of the engine and the server")
+    parser.add_argument("--rounds", type=int, default=4, help="turns of the engine and the server")
     parser.add_argument("--steps", type=int, default=2, help="steps where the published number would take too long")
     parser.add_argument("--open-requests", type=int, default=48, help="requests of each open loop")
     return parser.parse_args()
@@ -92,20 +93,20 @@ def _requests(clients: int) -> int:
 
 def _images_needed(rounds: int, open_requests: int) -> int:
     closed = sum(_requests(clients) for clients in CLIENTS)
-    return closed + _requests(1) + MANY * (rounds + 1) + len(RATES) * open_requests
+    return closed + _requests(1) + PER_TURN * (rounds + 1) + len(RATES) * open_requests
 
 
 def _turns(
     engine: EngineAlone, visitors: Visitors, images: Images, runner: asyncio.Runner, rounds: int
 ) -> dict[str, list[float]]:
-    """Let the engine alone and the whole server do the same work by turns: `MANY` pairs, all at once."""
+    """Let the engine alone and the whole server do the same work by turns: `PER_TURN` pairs, `MANY` at a time."""
     numbers = itertools.count(1)
 
     def alone() -> None:
-        engine.run([Asked(image=next(numbers)) for _ in range(MANY)], in_flight=MANY)
+        engine.run([Asked(image=next(numbers)) for _ in range(PER_TURN)], in_flight=MANY)
 
     def served() -> None:
-        runner.run(visitors.closed(images.new(MANY), clients=MANY))
+        runner.run(visitors.closed(images.new(PER_TURN), clients=MANY))
 
     return take_turns({ALONE: alone, SERVED: served}, rounds=rounds)
 
