@@ -49,6 +49,7 @@ def serve(
     cache_mebibytes: flags.CacheMebibytes = DEFAULT_ENGINE.cache_bytes // MEBIBYTE,
     max_waiting: flags.MaxWaiting = DEFAULT_ENGINE.max_waiting,
     max_running: flags.MaxRunning = DEFAULT_ENGINE.max_running,
+    max_large_rows: flags.MaxLargeRows = DEFAULT_ENGINE.max_large_rows,
     max_rows: flags.MaxRows = DEFAULT_ENGINE.max_rows,
     bulk_patience_ms: flags.BulkPatienceMs = DEFAULT_ENGINE.bulk_patience_ms,
     upload_mebibytes: flags.UploadMebibytes = DEFAULT_INTAKE.upload_bytes // MEBIBYTE,
@@ -94,6 +95,7 @@ def serve(
         engine=EngineLimits(
             max_waiting=max_waiting,
             max_running=max_running,
+            max_large_rows=max_large_rows,
             max_rows=max_rows,
             bulk_patience_ms=bulk_patience_ms,
             cache_bytes=cache_mebibytes * MEBIBYTE,

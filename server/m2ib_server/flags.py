@@ -76,6 +76,13 @@ GraceSeconds = Annotated[
 CacheMebibytes = Annotated[int, _count("M2IB_CACHE_MEBIBYTES", "Memory for head features, in MiB.", least=0)]
 MaxWaiting = Annotated[int, _count("M2IB_MAX_WAITING", "Requests that may wait; one more is refused.")]
 MaxRunning = Annotated[int, _count("M2IB_MAX_RUNNING", "Requests of one class under way together, per device.")]
+MaxLargeRows = Annotated[
+    int,
+    _count(
+        "M2IB_MAX_LARGE_ROWS",
+        "Noise rows of the requests of one class that have more than --max-rows, under way together, per device.",
+    ),
+]
 MaxRows = Annotated[int, _count("M2IB_MAX_ROWS", "Noise rows evaluated in one call of a graph, per device.")]
 BulkPatienceMs = Annotated[
     int,

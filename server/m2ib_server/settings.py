@@ -42,6 +42,7 @@ class EngineLimits:
     Attributes:
         max_waiting: jobs of one class that may wait; one more is refused.
         max_running: jobs of one class that are under way together and hold their features.
+        max_large_rows: rows, together, of the steps of those of them that are larger than a round; one alone may be.
         max_rows: rows that one round evaluates and one call of a graph takes.
         bulk_patience_ms: how long the bulk jobs, all of them, may go without a turn while there are interactive ones.
         cache_bytes: memory for head features and target embeddings, in bytes.
@@ -49,6 +50,7 @@ class EngineLimits:
 
     max_waiting: int = 256
     max_running: int = 16  # each holds its mask, Adam's moments and a step's noise between two rounds
+    max_large_rows: int = 256  # ViT-B/32 holds half a megabyte for each
     max_rows: int = 20  # measured: bench/rows.py
     bulk_patience_ms: int = 1000
     cache_bytes: int = 256 * MEBIBYTE

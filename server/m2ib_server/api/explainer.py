@@ -10,9 +10,10 @@ from typing import Any
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib_server.api import answer, request
 from m2ib_server.api.call import Call
-from m2ib_server.api.images import Aside, ImageReader, SourceImage
+from m2ib_server.api.images import ImageReader, SourceImage
 from m2ib_server.api.intake import Intake
 from m2ib_server.api.pace import AnswerPace
+from m2ib_server.api.workers import Workers
 from m2ib_server.engine import Caller, Catalogue, Fleet, Job, LoadedModel, Priority
 from m2ib_server.methods import (
     Attribution,
@@ -84,7 +85,7 @@ class Explainer:
         fleet: Fleet,
         images: ImageReader,
         intake: Intake,
-        aside: Aside,
+        workers: Workers,
         settings: ServerSettings,
     ) -> None:
         """Explain with the catalogue's models on the fleet's engines."""
@@ -92,7 +93,7 @@ class Explainer:
         self._fleet = fleet
         self._images = images
         self._intake = intake
-        self._aside = aside
+        self._workers = workers
         self._settings = settings
         self._max_bytes = settings.max_message_bytes - _MESSAGE_MARGIN_BYTES
         self._software = answer.software()
@@ -118,7 +119,7 @@ class Explainer:
         """Read a request and hand it to an engine; whatever ends the body, its place is free after it."""
         with self._intake.place(wire.ByteSize()) as place:
             prepared = await self._prepare(wire, call, default)
-            place.grow(prepared.image.size_bytes)
+            place.share(prepared.image)
             submitted = self._submit(prepared, call, on_step)
             try:
                 yield submitted
@@ -128,7 +129,7 @@ class Explainer:
     async def finish(self, submitted: Submitted, call: Call) -> pb.Explanation:
         """Wait for a job and write its answer."""
         attribution = await reply_of(submitted.caller)
-        explanation, render = await self._aside(lambda: _timed(lambda: self._explanation(submitted, attribution)))
+        explanation, render = await self._workers.answer(lambda: _timed(lambda: self._explanation(submitted, attribution)))
         prepared = submitted.prepared
         self._pace.observe(prepared.outputs, prepared.image.pixels, render)
         timings = answer.write_timings(
@@ -155,7 +156,7 @@ class Explainer:
         sides, outputs = request.read_sides(wire.sides), request.read_outputs(wire.outputs)
         priority = request.read_priority(wire.priority, default)
         wants_partial = request.read_on_deadline(wire.on_deadline)
-        text = await self._aside(lambda: self.read_text(wire.text, model, truncate=wire.truncate_text))
+        text = await self._workers.aside(lambda: self.read_text(wire.text, model, truncate=wire.truncate_text))
         image = await self._images.read(wire.image, wire.fit, model)
         if Side.IMAGE in sides:
             answer.check_original_map(image.read.rendered, outputs, self._max_bytes)

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -24,9 +24,9 @@ class Aside(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SourceImage:
-    """An image as it was sent and as it was read.
+    """An image as it was sent and as it was read; requests on one image share it, and it equals no other.
 
     Attributes:
         sha256: of the bytes that were sent, or uploaded.
@@ -61,7 +61,7 @@ class ImageReader:
         self._cache_bytes = cache_bytes
         self._kept: OrderedDict[Hashable, SourceImage] = OrderedDict()
         self._kept_bytes = 0
-        self._under_way: dict[Hashable, asyncio.Task[SourceImage]] = {}
+        self._under_way: dict[Hashable, _Reading] = {}
 
     async def read(self, image: pb.Image, fit: int, model: LoadedModel) -> SourceImage:
         """Read an image for a model.
@@ -81,10 +81,13 @@ class ImageReader:
             self._kept.move_to_end(key)
             return self._kept[key]
         if key not in self._under_way:
-            reading = self._read_encoded(key, encoded, image, fit, model, sha256)
-            self._under_way[key] = asyncio.create_task(reading)
-            self._under_way[key].add_done_callback(lambda task: self._landed(key, task))
-        return await asyncio.shield(self._under_way[key])  # one caller that leaves takes nobody's image away
+            self._under_way[key] = _Reading(self._read_encoded(key, encoded, image, fit, model, sha256))
+        reading = self._under_way[key]
+        try:
+            return await reading.result()
+        finally:
+            if not reading.readers and self._under_way.get(key) is reading:
+                del self._under_way[key]
 
     async def _read_encoded(
         self, key: Hashable, encoded: bytes, image: pb.Image, fit: int, model: LoadedModel, sha256: str
@@ -94,11 +97,6 @@ class ImageReader:
         self._keep(key, source)
         return source
 
-    def _landed(self, key: Hashable, task: asyncio.Task[SourceImage]) -> None:
-        del self._under_way[key]
-        if not task.cancelled():
-            task.exception()  # told to whoever still waits; nobody may be left
-
     def _keep(self, key: Hashable, source: SourceImage) -> None:
         if source.size_bytes > self._cache_bytes:
             return
@@ -107,6 +105,24 @@ class ImageReader:
         while self._kept_bytes > self._cache_bytes:
             _, forgotten = self._kept.popitem(last=False)
             self._kept_bytes -= forgotten.size_bytes
+
+
+class _Reading:
+    """An image that is being read, and how many wait for it; with the last one that leaves it ends."""
+
+    def __init__(self, reading: Coroutine[None, None, SourceImage]) -> None:
+        self.readers = 0
+        self._task = asyncio.create_task(reading)
+        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody may be left to be told
+
+    async def result(self) -> SourceImage:
+        self.readers += 1
+        try:
+            return await asyncio.shield(self._task)  # one reader that leaves takes nobody's image away
+        finally:
+            self.readers -= 1
+            if not self.readers:
+                self._task.cancel()
 
 
 def _read_tensor(image: pb.Image, model: LoadedModel) -> SourceImage:

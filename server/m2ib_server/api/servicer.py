@@ -16,7 +16,7 @@ from m2ib_server.api.call import Call, answered, streamed
 from m2ib_server.api.explainer import Explainer, reply_of
 from m2ib_server.api.feed import StepFeed
 from m2ib_server.api.images import ImageReader
-from m2ib_server.api.intake import Intake
+from m2ib_server.api.intake import Intake, Place
 from m2ib_server.api.uploads import UploadStore, receive
 from m2ib_server.api.workers import Workers
 from m2ib_server.engine import Caller, Catalogue, Fleet, Job, LoadedModel, Priority
@@ -50,7 +50,7 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
             cache_bytes=settings.intake.image_cache_bytes,
         )
         self._intake = Intake(max_requests=settings.intake.max_requests, max_bytes=settings.intake.max_bytes)
-        self._explainer = Explainer(catalogue, fleet, self._images, self._intake, self._workers.aside, settings)
+        self._explainer = Explainer(catalogue, fleet, self._images, self._intake, self._workers, settings)
 
     @answered
     async def Explain(self, wire: pb.ExplainRequest, call: Call) -> pb.ExplainResponse:
@@ -94,8 +94,8 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
     @answered
     async def Score(self, wire: pb.ScoreRequest, call: Call) -> pb.ScoreResponse:
         """Score every image against every text."""
-        with self._intake.place(wire.ByteSize()):
-            return await self._score(wire, call)
+        with self._intake.place(wire.ByteSize()) as place:
+            return await self._score(wire, call, place)
 
     @answered
     async def ListModels(self, wire: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
@@ -113,7 +113,7 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
         self._uploads.close()
         self._workers.close()
 
-    async def _score(self, wire: pb.ScoreRequest, call: Call) -> pb.ScoreResponse:
+    async def _score(self, wire: pb.ScoreRequest, call: Call, place: Place) -> pb.ScoreResponse:
         model = self._explainer.find(wire.model, call)
         request.check_count("images", len(wire.images), self._limits.max_score_images)
         request.check_count("texts", len(wire.texts), self._limits.max_score_texts)
@@ -122,7 +122,7 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
             for index, text in enumerate(wire.texts)
         ]
         images = [
-            await _entry("image", f"images[{index}]", self._image_input(image, wire.fit, model))
+            await _entry("image", f"images[{index}]", self._image_input(image, wire.fit, model, place))
             for index, image in enumerate(wire.images)
         ]
         similarities = await self._similarities(images, [model.text_input(text) for text in texts], model, call)
@@ -159,10 +159,11 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
     async def _read_text(self, text: str, model: LoadedModel, *, truncate: bool) -> EncodedText:
         return await self._workers.aside(lambda: self._explainer.read_text(text, model, truncate=truncate))
 
-    async def _image_input(self, image: pb.Image, fit: int, model: LoadedModel) -> EncoderInput:
+    async def _image_input(self, image: pb.Image, fit: int, model: LoadedModel, place: Place) -> EncoderInput:
         """Read an image and keep only what the model takes: the rendering may be large and there may be many."""
-        source = await self._images.read(image, fit, model)
-        return model.image_input(source.read.fitted.pixel_values)
+        pixel_values = (await self._images.read(image, fit, model)).read.fitted.pixel_values
+        place.grow(pixel_values.nbytes)
+        return model.image_input(pixel_values)
 
 
 async def _entry(name: str, entry: str, reading: Awaitable[Result]) -> Result:

@@ -15,15 +15,14 @@ class CostModel:
     def __init__(self) -> None:
         """Know nothing yet: what was never seen costs nothing, so that it is never refused."""
         self._observed: dict[tuple[str, Role], deque[float]] = {}
+        self._row_seconds: dict[tuple[str, Role], float] = {}
 
     def observe(self, model: str, role: Role, *, rows: int, seconds: float) -> None:
         """Learn from one call of a graph of the model with that digest."""
-        self._observed.setdefault((model, role), deque(maxlen=_REMEMBERED)).append(seconds / rows)
+        observed = self._observed.setdefault((model, role), deque(maxlen=_REMEMBERED))
+        observed.append(seconds / rows)
+        self._row_seconds[model, role] = statistics.median(observed)
 
     def seconds(self, model: str, rows: Mapping[Role, int]) -> float:
         """Estimate the time that rows of several graphs take, from the median of what was seen lately."""
-        return sum(count * self._row_seconds(model, role) for role, count in rows.items() if count > 0)
-
-    def _row_seconds(self, model: str, role: Role) -> float:
-        observed = self._observed.get((model, role))
-        return statistics.median(tuple(observed)) if observed else 0.0
+        return sum(count * self._row_seconds.get((model, role), 0.0) for role, count in rows.items() if count > 0)

@@ -145,7 +145,13 @@ class Job(Generic[Outcome]):
     def contender(self) -> Contender:
         """The job as the policy sees it."""
         rows = rows_of(self._step) - self._done_rows if self._done else self._rows
-        return Contender(priority=self.priority, rows=rows, share=self.share, idle_since_ns=self.idle_since_ns)
+        return Contender(
+            priority=self.priority,
+            rows=rows,
+            step_rows=self._rows,
+            share=self.share,
+            idle_since_ns=self.idle_since_ns,
+        )
 
     @property
     def rows_left(self) -> Mapping[Role, int]:

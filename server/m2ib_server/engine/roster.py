@@ -10,9 +10,9 @@ from enum import StrEnum
 from typing import Any, cast
 
 from m2ib_server.engine.cost import CostModel
+from m2ib_server.engine.estimate import Estimator
 from m2ib_server.engine.job import Advance, Caller, Job
-from m2ib_server.engine.schedule import Priority, entry_share, finish_seconds, next_round
-from m2ib_server.engine.turn import rows_by_role
+from m2ib_server.engine.schedule import Priority, entry_share, next_round
 from m2ib_server.errors import DeadlineExpired, DeadlineTooShort, Draining, QueueFull
 from m2ib_server.settings import EngineLimits
 
@@ -53,7 +53,7 @@ class Roster:
     def __init__(self, limits: EngineLimits, costs: CostModel) -> None:
         """Begin with no job."""
         self._limits = limits
-        self._costs = costs
+        self._estimator = Estimator(limits, costs)
         self._changed = threading.Condition()
         self._waiting: list[Job[Any]] = []
         self._running: list[Job[Any]] = []
@@ -130,9 +130,8 @@ class Roster:
             return [job for job in jobs if job in self._running]
 
     def seconds_of(self, jobs: Sequence[Job[Any]]) -> float:
-        """Estimate how long a turn of each of the jobs takes."""
-        rows = self._limits.max_rows
-        return sum(self._costs.seconds(job.model, rows_by_role(job.turn(rows))) for job in jobs)
+        """Estimate how long a round of the jobs takes: a turn of each."""
+        return sum(self._estimator.next_turn(job) for job in jobs)
 
     def dismiss(self, now_ns: int, horizon_ns: int) -> None:
         """End the callers who have left or whose time is over, and the jobs that nobody wants any more.
@@ -235,27 +234,10 @@ class Roster:
     def _check_deadline(self, job: Job[Any], priority: Priority, caller: Caller[Any]) -> None:
         if caller.deadline_ns is None or caller.wants_partial:
             return
-        others = [(one.priority, self._seconds_left(one)) for one in self._jobs() if one is not job]
-        turns = [self._turn_seconds(one) for one in self._jobs() if one.priority is Priority.BULK]
-        estimate = finish_seconds(
-            self._seconds_left(job),
-            priority,
-            others,
-            bulk_turn=max(turns, default=0.0),
-            bulk_patience=self._limits.bulk_patience_ms / 1000,
-        )
+        estimate = self._estimator.until_done(job, priority, self._jobs())
         left = (caller.deadline_ns - time.monotonic_ns()) / 1e9
         if estimate > left:
             raise DeadlineTooShort(left=max(0.0, left), estimate=estimate)
-
-    def _seconds_left(self, job: Job[Any]) -> float:
-        return self._costs.seconds(job.model, job.rows_left)
-
-    def _turn_seconds(self, job: Job[Any]) -> float:
-        """Estimate the longest turn that a job may still have."""
-        most = min(self._limits.max_rows, job.contender.rows)
-        turns = ({role: min(rows, most)} for role, rows in job.rows_left.items())
-        return max((self._costs.seconds(job.model, rows) for rows in turns), default=0.0)
 
     def _end_early(self, job: Job[Any], caller: Caller[Any]) -> None:
         partial = job.so_far() if caller.wants_partial and not caller.is_cancelled else None

@@ -7,7 +7,7 @@ in any case once none of them has had one for `bulk_patience_ms`.
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from m2ib_server.methods import Evaluation
@@ -28,12 +28,14 @@ class Contender:
     Attributes:
         priority: its class.
         rows: the rows that are left of its step.
+        step_rows: the rows of its whole step, which it holds in memory once it runs.
         share: the rows that it has had, on the scale of `entry_share`.
         idle_since_ns: when it arrived or last advanced.
     """
 
     priority: Priority
     rows: int
+    step_rows: int
     share: int = 0
     idle_since_ns: int = 0
 
@@ -138,20 +140,31 @@ def batches(pending: Sequence[Pending], max_rows: int) -> list[list[int]]:
 
 
 def _starting(waiting: Sequence[Contender], running: Sequence[Contender], limits: EngineLimits) -> list[int]:
-    free = dict.fromkeys(Priority, limits.max_running)
-    for one in running:
-        free[one.priority] -= 1
-    starting = []
-    for index, one in enumerate(waiting):
-        if free[one.priority] > 0:
-            free[one.priority] -= 1
+    """Return who starts: the oldest of each class, as long as there are not too many.
+
+    Jobs whose step is larger than a round wait for one another as well, so that their memory is bounded; no other job
+    waits for them.
+    """
+    starting: list[int] = []
+    for priority in Priority:
+        sizes = [one.step_rows for one in running if one.priority is priority]
+        free, large_rows = limits.max_running - len(sizes), sum(size for size in sizes if size > limits.max_rows)
+        is_held_up = False
+        for index, one in enumerate(waiting):
+            if one.priority is not priority or free <= 0:
+                continue
+            if one.step_rows > limits.max_rows:
+                is_held_up |= large_rows > 0 and large_rows + one.step_rows > limits.max_large_rows
+                if is_held_up:
+                    continue
+                large_rows += one.step_rows
+            free -= 1
             starting.append(index)
-    return starting
+    return sorted(starting)
 
 
 def _entered(one: Contender, running: Sequence[Contender]) -> Contender:
-    share = entry_share(one.priority, running)
-    return Contender(priority=one.priority, rows=one.rows, share=share, idle_since_ns=one.idle_since_ns)
+    return replace(one, share=entry_share(one.priority, running))
 
 
 def _order(contenders: Sequence[Contender], neglected: int | None) -> list[int]:

@@ -1,5 +1,7 @@
 import asyncio
 import io
+from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,10 +13,12 @@ from m2ib.v1 import manifest_pb2, settings_pb2
 from m2ib_server.api.images import ImageReader
 from m2ib_server.api.intake import Intake
 from m2ib_server.api.pace import AnswerPace
+from m2ib_server.api.servicer import AttributionServicer
 from m2ib_server.api.uploads import UploadStore
+from m2ib_server.engine import Fleet
 from m2ib_server.errors import HandleUnknown, ServerFull, ServiceError, UploadStoreFull
 from m2ib_server.imaging import ModelInput, Resampling
-from m2ib_server.settings import RequestLimits
+from m2ib_server.settings import RequestLimits, ServerSettings
 
 MODEL = SimpleNamespace(
     digest="0" * 64,
@@ -35,9 +39,11 @@ class Reader:
     """An image reader whose slow work is counted, and held back until it is let go."""
 
     def __init__(self, cache_bytes=1 << 20):
-        self.jobs = self.decodings = 0
+        self.jobs = self.decodings = self.decoded = 0
         self.gate = asyncio.Event()
-        self.gate.set()
+        self.decoders_free = asyncio.Event()
+        for gate in (self.gate, self.decoders_free):
+            gate.set()
         self.uploads = UploadStore(max_bytes=1 << 20, seconds_to_live=60)
         self.images = ImageReader(
             self.uploads, RequestLimits(), aside=self.aside, decode=self.decode, cache_bytes=cache_bytes
@@ -50,10 +56,27 @@ class Reader:
 
     async def decode(self, work):
         self.decodings += 1
-        return await self.aside(work)
+        await self.decoders_free.wait()
+        read = await self.aside(work)
+        self.decoded += 1
+        return read
+
+    async def decoders(self, count):
+        """Hold the decoders back until so many images wait for one."""
+        self.decoders_free.clear()
+        async with asyncio.timeout(5):
+            while self.decodings < count:
+                await asyncio.sleep(0)
 
     async def read(self, fit=0, **image):
         return await self.images.read(pb.Image(**image), fit, MODEL)
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """Something large that requests share."""
+
+    size_bytes: int
 
 
 @pytest.fixture
@@ -102,6 +125,29 @@ async def test_a_caller_that_leaves_takes_nobodys_image_away(reader):
     second = asyncio.create_task(reader.read(encoded=png()))
     first.cancel()
     assert (await second).sha256
+
+
+async def test_an_image_that_nobody_waits_for_any_more_is_not_read(reader):
+    waiting = [asyncio.create_task(reader.read(encoded=png(seed))) for seed in (0, 0, 1)]
+    await reader.decoders(2)
+    for task in waiting[:2]:
+        task.cancel()
+    await asyncio.wait(waiting[:2])
+    reader.decoders_free.set()
+    assert (await waiting[2]).sha256
+    assert reader.decoded == 1
+
+
+async def test_an_image_that_was_given_up_can_be_asked_for_at_once(reader):
+    given_up = asyncio.create_task(reader.read(encoded=png()))
+    await reader.decoders(1)
+    given_up.cancel()
+    asked_again = asyncio.create_task(reader.read(encoded=png()))
+    await reader.decoders(2)
+    reader.decoders_free.set()
+    assert (await asked_again).sha256
+    assert given_up.cancelled()
+    assert reader.decoded == 1
 
 
 async def test_images_are_kept_up_to_a_number_of_bytes():
@@ -159,6 +205,30 @@ def test_the_intake_bounds_requests_and_bytes():
     assert (intake.requests, intake.used_bytes) == (0, 0)
     with intake.place(1000) as alone:  # alone it fits, or it would never be served
         alone.grow(1000)
+
+
+def test_an_image_that_many_requests_share_is_counted_once():
+    intake = Intake(max_requests=9, max_bytes=100)
+    film = Film(60)
+    with intake.place(10) as first:
+        first.share(film)
+        with intake.place(10) as second:
+            second.share(film)
+            assert intake.used_bytes == 80
+            with pytest.raises(ServerFull, match="80 of 100 bytes"):
+                second.share(Film(60))
+        assert intake.used_bytes == 70
+    assert (intake.used_bytes, len(intake.holders)) == (0, 0)
+
+
+async def test_what_a_score_request_holds_of_its_images_is_counted():
+    servicer = AttributionServicer([], Fleet([]), ServerSettings(models=Path(), listen="", device="cpu", threads=1))
+    model = SimpleNamespace(**vars(MODEL), image_input=lambda pixel_values: pixel_values)
+    with servicer._intake.place(10) as place:
+        for seed in range(2):
+            await servicer._image_input(pb.Image(encoded=png(seed)), 0, model, place)
+        assert servicer._intake.used_bytes == 10 + 2 * 4 * 3 * 8 * 8
+    servicer.close()
 
 
 def test_a_partial_answer_is_asked_for_so_much_earlier_as_answers_take():

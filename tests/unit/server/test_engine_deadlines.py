@@ -64,7 +64,7 @@ def test_without_a_step_there_is_no_partial_answer(engine):
 
 def test_a_deadline_that_the_estimate_does_not_fit_is_refused_at_once(make_engine):
     engine = make_engine()
-    engine.roster._costs.observe(DIGEST, Role.VISION_TAIL_GRAD, rows=3, seconds=3)  # a second a row
+    engine.roster._estimator._costs.observe(DIGEST, Role.VISION_TAIL_GRAD, rows=3, seconds=3)  # a second a row
     with pytest.raises(DeadlineTooShort, match="estimated to take 15"):
         submitted(engine, job_of(), deadline_ns=time.monotonic_ns() + 14 * 10**9)
     (fits,) = submitted(engine, job_of(), deadline_ns=time.monotonic_ns() + 16 * 10**9)
@@ -79,14 +79,14 @@ def test_a_deadline_that_the_estimate_does_not_fit_is_refused_at_once(make_engin
 def test_the_engine_learns_what_a_row_costs(engine):
     results(submitted(engine, job_of()))
     left = {Role.VISION_TAIL_GRAD: 1}
-    assert engine.roster._costs.seconds(DIGEST, left) > 0
-    assert engine.roster._costs.seconds("another", left) == 0
+    assert engine.roster._estimator._costs.seconds(DIGEST, left) > 0
+    assert engine.roster._estimator._costs.seconds("another", left) == 0
 
 
 def test_a_partial_caller_is_not_sent_away_while_there_is_nothing_to_give(make_engine):
     engine = make_engine()
     for role in Role:
-        engine.roster._costs.observe(DIGEST, role, rows=1, seconds=5)  # every round seems to take longer than is left
+        engine.roster._estimator._costs.observe(DIGEST, role, rows=1, seconds=5)  # every round seems to take longer than is left
     (caller,) = submitted(engine, job_of(), deadline_ns=time.monotonic_ns() + 3 * 10**9, wants_partial=True)
     engine.start()
     partial = caller.reply.result(timeout=SECONDS)

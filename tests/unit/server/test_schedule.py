@@ -23,7 +23,7 @@ MILLISECOND = 1_000_000
 
 
 def contender(rows=10, *, priority=INTERACTIVE, share=0, idle_since_ns=0):
-    return Contender(priority=priority, rows=rows, share=share, idle_since_ns=idle_since_ns)
+    return Contender(priority=priority, rows=rows, step_rows=rows, share=share, idle_since_ns=idle_since_ns)
 
 
 def advancing(running, now_ns=0, **limits):
@@ -77,6 +77,19 @@ def test_waiting_jobs_start_oldest_first_while_their_class_has_room():
     chosen = next_round(waiting, running, 0, EngineLimits(max_running=3, max_rows=1000))
     assert chosen.starting == (0, 1, 2)
     assert set(chosen.advancing) == {0, 1, 3}
+
+
+def test_requests_larger_than_a_round_wait_for_one_another_and_nobody_else_for_them():
+    limits = EngineLimits(max_rows=20, max_large_rows=100)
+    waiting = [contender(60), contender(30), contender(10), contender(60, priority=BULK)]
+    assert next_round(waiting, [contender(50)], 0, limits).starting == (2, 3)  # 30 would fit, but is not the oldest
+    assert next_round(waiting, [contender(20)], 0, limits).starting == (0, 1, 2, 3)
+
+
+def test_a_request_larger_than_all_that_large_ones_may_have_starts_alone():
+    limits = EngineLimits(max_rows=20, max_large_rows=100)
+    waiting = [contender(300), contender(300)]
+    assert next_round(waiting, [contender(10)], 0, limits).starting == (0,)
 
 
 def test_bulk_that_fills_its_places_keeps_no_interactive_job_out():
