@@ -62,8 +62,8 @@ class EngineAlone:
         """Return the tokens that are left of a text, special ones included."""
         return len(self.model.tokeniser.encode(text, truncate=True).token_ids)
 
-    def submit(self, asked: Asked) -> Future[Attribution]:
-        """Hand in a job."""
+    def prepare(self, asked: Asked) -> Job[Attribution]:
+        """Draw the picture and make the job, so that it can be timed without."""
         settings = M2IBSettings(
             beta=BETA,
             text_beta=BETA,
@@ -76,20 +76,23 @@ class EngineAlone:
         )
         image = self.model.image_input(pixel_values(numbered_picture(self._preset, asked.image))[0])
         text = self.model.text_input(self.model.tokeniser.encode(asked.text, truncate=True))
+        return Job(explain(image, text, settings, tuple(Side)), model=self.model.digest, rows=settings.rows)
+
+    def submit(self, job: Job[Attribution]) -> Future[Attribution]:
+        """Hand in a job."""
         caller: Caller[Attribution] = Caller()
-        method = explain(image, text, settings, tuple(Side))
-        self._engine.submit(Job(method, model=self.model.digest, rows=settings.rows), caller)
+        self._engine.submit(job, caller)
         return caller.reply
 
-    def run(self, all_asked: Iterable[Asked], in_flight: int) -> None:
+    def run(self, jobs: Iterable[Job[Attribution]], in_flight: int) -> None:
         """Have everything done, so many at a time."""
         done: queue.SimpleQueue[Future[Attribution]] = queue.SimpleQueue()
         under_way = 0
-        for asked in all_asked:
+        for job in jobs:
             if under_way == in_flight:
                 done.get().result()
                 under_way -= 1
-            self.submit(asked).add_done_callback(done.put)
+            self.submit(job).add_done_callback(done.put)
             under_way += 1
         for _ in range(under_way):
             done.get().result()

@@ -96,7 +96,7 @@ def _explain(engine: EngineAlone, all_asked: Sequence[Asked], new: Iterator[int]
     """Explain phrases about one new picture, side by side."""
     image = next(new)
     replaced = [Asked(image=image, text=each.text, steps=each.steps, samples=each.samples) for each in all_asked]
-    engine.run(replaced, in_flight=len(replaced))
+    engine.run([engine.prepare(each) for each in replaced], in_flight=len(replaced))
 
 
 def _text(words: int) -> str:

@@ -100,10 +100,10 @@ def _turns(
     engine: EngineAlone, visitors: Visitors, images: Images, runner: asyncio.Runner, rounds: int
 ) -> dict[str, list[float]]:
     """Let the engine alone and the whole server do the same work by turns: `PER_TURN` pairs, `MANY` at a time."""
-    numbers = itertools.count(1)
+    jobs = iter([engine.prepare(Asked(image=number)) for number in range(1, PER_TURN * (rounds + 1) + 1)])
 
     def alone() -> None:
-        engine.run([Asked(image=next(numbers)) for _ in range(PER_TURN)], in_flight=MANY)
+        engine.run(itertools.islice(jobs, PER_TURN), in_flight=MANY)
 
     def served() -> None:
         runner.run(visitors.closed(images.new(PER_TURN), clients=MANY))

@@ -1,5 +1,6 @@
 """Starts the real server in a process of its own, on loopback and a free port, and stops it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -24,6 +25,10 @@ class RunningServer:
 
     def log(self) -> str:
         return self.log_path.read_text(encoding="utf-8")
+
+    def events(self, name: str) -> list[dict]:
+        """Return the log's lines of one event."""
+        return [line for line in map(json.loads, self.log().splitlines()) if line["event"] == name]
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)

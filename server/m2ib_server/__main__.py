@@ -70,12 +70,14 @@ def serve(
     Serves only after every graph of every model has run once. SIGTERM or Ctrl-C stops taking requests, lets the
     running ones finish and ends with exit code 0. Exit code 3: a package, the device or the address cannot be used.
     """
+    threads = threads or available_threads()
     flags.check_sizes(max_image_mebibytes, max_message_mebibytes)
+    flags.check_devices(devices, threads, device)
     settings = ServerSettings(
         models=models,
         listen=listen,
         device=device.value,
-        threads=threads or available_threads(),
+        threads=threads,
         spin_microseconds=spin_microseconds,
         devices=devices,
         reflection=reflection,

@@ -112,6 +112,17 @@ ReadyFile = Annotated[
 ExitWithStdin = Annotated[bool, typer.Option(envvar="M2IB_EXIT_WITH_STDIN", help="Stop when standard input ends.")]
 
 
+def check_devices(devices: int, threads: int, device: DeviceChoice) -> None:
+    """Refuse more devices on a CPU than it has threads for.
+
+    Raises:
+        typer.BadParameter: naming both flags and both variables.
+    """
+    if device is DeviceChoice.CPU and devices > threads:
+        seen, allowed = f"--devices (M2IB_DEVICES) {devices}", f"at most --threads (M2IB_THREADS) {threads} on a CPU"
+        raise typer.BadParameter(f"seen {seen}; allowed: {allowed}")
+
+
 def check_sizes(max_image_mebibytes: int, max_message_mebibytes: int) -> None:
     """Refuse a largest image that no message holds, for such a limit would be told to callers.
 

@@ -111,6 +111,13 @@ def test_a_device_that_is_not_there_stops_boot(tiny_package, device):
     assert "CPUExecutionProvider" in said
 
 
+def test_more_devices_than_threads_on_a_cpu_stop_boot(tiny_package):
+    code, said = boot(tiny_package, "--devices", "3", "--threads", "2")
+    assert code == 2
+    assert "--devices (M2IB_DEVICES) 3" in said
+    assert "--threads (M2IB_THREADS) 2" in said
+
+
 def test_an_empty_folder_stops_boot(tmp_path):
     code, said = boot(tmp_path)
     assert code == 3

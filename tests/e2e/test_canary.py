@@ -47,7 +47,8 @@ BAD = {
     "no image": {"image": pb.Image(encoded=PATIENT.encode())},
     "no such handle": {"image": pb.Image(handle=HANDLE)},
     "long text": {"text": f"{TEXT} " * 200},
-    "odd text": {"text": f"{TEXT} \ud7ff", "image": pb.Image(encoded=TEXT.encode())},
+    "text in place of an image": {"image": pb.Image(encoded=TEXT.encode())},
+    "only spaces": {"text": "   ", "model": "tiny"},
     "endless text": {"text": TEXT * 10_000},
     "no such model": {"model": MODEL},
     "no steps": {"settings": settings_pb2.Settings(steps=0)},
@@ -128,6 +129,13 @@ def score(stub: Any, said: Said) -> int:
     return len(bad)
 
 
+def describe(stub: Any, said: Said) -> int:
+    said.take(lambda: stub.ListModels(pb.ListModelsRequest(), timeout=SECONDS))
+    for name in ("tiny", MODEL):
+        said.take(lambda name=name: stub.GetModel(pb.GetModelRequest(model=name), timeout=SECONDS))
+    return 1
+
+
 def upload(stub: Any, said: Said) -> list[str]:
     """Upload a film, a broken one and what does not fit its header; return the handles."""
     handles = []
@@ -144,15 +152,15 @@ def test_no_call_brings_a_text_or_an_identifier_into_the_log_or_a_refusal(tiny_p
     said = Said()
     with running_server(tiny_package, tmp_path) as running, grpc.insecure_channel(running.address) as channel:
         stub = attribution_pb2_grpc.AttributionServiceStub(channel)
-        refused = sum(call(stub, said) for call in (explain, explain_stream, explain_batch, score))
+        refused = sum(call(stub, said) for call in (explain, explain_stream, explain_batch, score, describe))
         handles = upload(stub, said)
         for handle in handles:
             said.take(lambda handle=handle: stub.Explain(request_of(image=pb.Image(handle=handle)), timeout=SECONDS))
         assert running.stop() == 0
         log = running.log()
     assert len(said.refusals) == refused + 2 + 1  # two uploads, and the broken film by its handle
-    # Unary answers, streams of two steps a side and an explanation, batch's; scores, uploads, the film by its handle.
-    assert len(said.answers) == len(GOOD) * (1 + 5 + 1) + 1 + 2 + 1
+    # Unary answers, streams of two steps a side and an explanation, batch's; scores, models, uploads, the film again.
+    assert len(said.answers) == len(GOOD) * (1 + 5 + 1) + 1 + 2 + 2 + 1
     for word in (*CANARIES, *map(str.lower, CANARIES), *handles):
         assert word not in log
         assert not any(word in refusal for refusal in said.refusals)
@@ -166,4 +174,6 @@ def test_no_call_brings_a_text_or_an_identifier_into_the_log_or_a_refusal(tiny_p
         "ExplainBatch.pair",
         "Score",
         "UploadImage",
+        "ListModels",
+        "GetModel",
     }

@@ -1,7 +1,6 @@
 """The real server under many requests: batches, uploaded images, shared computations, deadlines, several devices."""
 
 import hashlib
-import threading
 import time
 
 import grpc
@@ -127,21 +126,6 @@ def stalled(read, *, seconds=3.0):
 
 FAST = settings_pb2.Settings(steps=1, samples=1)
 SLOW = settings_pb2.Settings(steps=1000, samples=200)
-
-
-def test_a_batch_whose_reader_leaves_is_given_up(stub, server):
-    requests = [
-        pb.ExplainBatchRequest(id=str(seed), request=request_of(image=pb.Image(encoded=png(seed=seed)), settings=SLOW))
-        for seed in range(4)
-    ]
-    answers = stub.ExplainBatch(iter(requests))
-    threading.Timer(0.5, answers.cancel).start()
-    with pytest.raises(grpc.RpcError) as error:
-        next(answers)
-    assert error.value.code() is grpc.StatusCode.CANCELLED
-    started = time.monotonic()
-    stub.Explain(request_of(settings=FAST), timeout=SECONDS)
-    assert time.monotonic() - started < SECONDS / 2
 
 
 def test_an_uploaded_image_is_explained_by_its_handle(stub):

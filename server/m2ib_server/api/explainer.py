@@ -129,7 +129,9 @@ class Explainer:
     async def finish(self, submitted: Submitted, call: Call) -> pb.Explanation:
         """Wait for a job and write its answer."""
         attribution = await reply_of(submitted.caller)
-        explanation, render = await self._workers.answer(lambda: _timed(lambda: self._explanation(submitted, attribution)))
+        explanation, render = await self._workers.answer(
+            lambda: _timed(lambda: self._explanation(submitted, attribution))
+        )
         prepared = submitted.prepared
         self._pace.observe(prepared.outputs, prepared.image.pixels, render)
         timings = answer.write_timings(

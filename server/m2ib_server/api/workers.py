@@ -1,4 +1,4 @@
-"""Owns the threads beside the event loop: a lane each for reading, decoding and answering, so that none waits for another."""
+"""Owns the threads beside the event loop: a lane each for reading, decoding and answering; none waits for another."""
 
 import asyncio
 from collections.abc import Callable

@@ -69,11 +69,6 @@ class Evaluator:
         self._cache = cache
         self._costs = costs
 
-    @property
-    def cached_bytes(self) -> int:
-        """The memory that kept tensors take."""
-        return self._cache.size_bytes
-
     def evaluate(self, pending: Sequence[Pending]) -> list[Evaluated]:
         """Return what came of each evaluation; one that fails does not touch the others."""
         keys = [self._key(item) for item in pending]

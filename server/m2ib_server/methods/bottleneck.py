@@ -55,7 +55,7 @@ def information_nats(features: Tensor, alpha: Tensor) -> Tensor:
 def alpha_gradient(features: Tensor, alpha: Tensor, noise: Tensor, by_noised: Tensor, *, beta: float) -> Tensor:
     """Gradient by alpha of beta x mean information - mean similarity, of each repeat on its own.
 
-    In closed form, as it takes a third of autograd's time. With lambda = sigmoid(alpha):
+    In closed form, which takes less time than autograd does (bench/mask.py). With lambda = sigmoid(alpha):
         d z / d alpha = lambda (1 - lambda) (x - eps)
         d information / d alpha = lambda (1 - lambda) (lambda x^2 - (1 - lambda)) + lambda
 

@@ -86,12 +86,12 @@ def open_device(kind: DeviceKind, *, threads: int, index: int = 0, spin_microsec
 
 
 def open_devices(kind: DeviceKind, *, threads: int, count: int, spin_microseconds: int = 0) -> list[Device]:
-    """Open several devices: GPUs 0 to count - 1, or so many equal shares of the threads on a CPU.
+    """Open several devices: GPUs 0 to count - 1, or so many equal shares of the threads on a CPU, at least one each.
 
     Raises:
         DeviceUnavailable: as `open_device` does.
     """
-    share = max(1, threads // count) if kind is DeviceKind.CPU else threads
+    share = threads // count if kind is DeviceKind.CPU else threads
     return [
         open_device(kind, threads=share, index=index, spin_microseconds=spin_microseconds) for index in range(count)
     ]

@@ -30,15 +30,16 @@ async def test_decoders_that_hang_hold_up_nothing_but_images():
 
 
 async def test_work_that_nobody_waits_for_any_more_is_let_go_of_at_once():
-    workers, release, begun = Workers(), threading.Event(), []
+    workers, release, held, begun = Workers(), threading.Event(), threading.Semaphore(0), []
 
     def work(name: int) -> None:
         begun.append(name)
+        held.release()
         release.wait(SECONDS)
 
     tasks = [asyncio.create_task(workers.decode(lambda name=name: work(name))) for name in range(THREADS + 10)]
-    while len(begun) < THREADS:
-        await asyncio.sleep(0.001)
+    for _ in range(THREADS):
+        assert await asyncio.to_thread(held.acquire, timeout=SECONDS)
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)

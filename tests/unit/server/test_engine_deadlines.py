@@ -86,7 +86,9 @@ def test_the_engine_learns_what_a_row_costs(engine):
 def test_a_partial_caller_is_not_sent_away_while_there_is_nothing_to_give(make_engine):
     engine = make_engine()
     for role in Role:
-        engine.roster._estimator._costs.observe(DIGEST, role, rows=1, seconds=5)  # every round seems to take longer than is left
+        engine.roster._estimator._costs.observe(
+            DIGEST, role, rows=1, seconds=5
+        )  # every round seems to take longer than is left
     (caller,) = submitted(engine, job_of(), deadline_ns=time.monotonic_ns() + 3 * 10**9, wants_partial=True)
     engine.start()
     partial = caller.reply.result(timeout=SECONDS)

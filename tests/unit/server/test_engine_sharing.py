@@ -76,7 +76,9 @@ def test_an_interactive_caller_lifts_a_bulk_job(make_engine):
 
 def test_who_joins_a_bulk_job_is_estimated_in_a_class_of_its_own(make_engine):
     engine = make_engine()
-    engine.roster._estimator._costs.observe(DIGEST, Role.VISION_TAIL_GRAD, rows=3, seconds=0.3)  # a tenth of a second a row
+    engine.roster._estimator._costs.observe(
+        DIGEST, Role.VISION_TAIL_GRAD, rows=3, seconds=0.3
+    )  # a tenth of a second a row
     bulk = [job_of(seed, key=seed, priority=Priority.BULK) for seed in range(20)]
     submitted(engine, *bulk)
     deadline_ns = time.monotonic_ns() + 3 * 10**9  # its own second and a half, and a turn of bulk each second

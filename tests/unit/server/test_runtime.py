@@ -230,7 +230,7 @@ def test_only_the_runtime_room_needs_onnxruntime():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize(("threads", "count", "share"), [(2, 1, 2), (2, 2, 1), (8, 3, 2), (1, 4, 1)])
+@pytest.mark.parametrize(("threads", "count", "share"), [(2, 1, 2), (2, 2, 1), (8, 3, 2), (4, 4, 1)])
 def test_devices_on_a_cpu_share_its_threads(threads, count, share):
     devices = open_devices(DeviceKind.CPU, threads=threads, count=count)
     assert [device.threads for device in devices] == [share] * count
