@@ -23,7 +23,10 @@ import numpy as np
 from scipy.stats import spearmanr
 from tokenizers import Tokenizer
 
+from flop import count_flop
+from inputs import draw_inputs
 from m2ib_client import Client, Explanation, Model
+from m2ib_server.package import Role, open_package
 from report import Report
 from serving import running_server
 from subject import TEXT, Subject, add_arguments, picture, pixel_values, prepare
@@ -52,7 +55,9 @@ class Official:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         """Wait until the model is loaded."""
         self._process = process
-        self.similarity: float = self._answer()["similarity"]
+        said = self._answer()
+        self.similarity: float = said["similarity"]
+        self.flop: int = said["flop"]
         self.bits: list[Bits] = []
 
     def explain(self) -> None:
@@ -113,7 +118,8 @@ def main() -> None:
         ours = Ours(client, subject, course)
         seconds = _take_turns(ours, official, options.rounds)
     _check_similarity(ours.similarity, official.similarity)
-    findings = _findings(seconds) | _correlations(ours.bits, official.bits)
+    more = official.flop / _flop(subject, options.steps)
+    findings = {**_findings(seconds), "operations, of ours": more, **_correlations(ours.bits, official.bits)}
     _report(subject, course, seconds, findings).write(options.out)
 
 
@@ -172,6 +178,19 @@ def _ratios(seconds: Mapping[str, Sequence[float]]) -> list[float]:
     ours = seconds[OURS]
     neighbours = [ours[turn * OURS_PER_TURN : (turn + 2) * OURS_PER_TURN] for turn in range(len(seconds[OFFICIAL]))]
     return [taken / statistics.median(near) for taken, near in zip(seconds[OFFICIAL], neighbours, strict=True)]
+
+
+def _flop(subject: Subject, steps: int) -> int:
+    """Count the operations of one explanation of ours: each graph's, as often as it runs."""
+    package = open_package(subject.package)
+    tokens = len(Tokenizer.from_file(str(subject.checkpoint / "tokenizer.json")).encode(TEXT).ids)
+    total = 0
+    for role in Role:
+        is_step = role in (Role.VISION_TAIL_GRAD, Role.TEXT_TAIL_GRAD)
+        inputs = draw_inputs(package.graph(role), SAMPLES if is_step else 1, tokens)
+        feed = {name: tensor.numpy() for name, tensor in inputs.items()}
+        total += (steps if is_step else 1) * count_flop(package.path(package.graph(role).file), feed)
+    return total
 
 
 def _token_bits(explanation: Explanation) -> Bits:

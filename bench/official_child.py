@@ -1,6 +1,7 @@
 """Runs the official M2IB code in a process of its own: a line of JSON in, a line of JSON out, until the input ends.
 
-In: the seed. Out: first the pair's similarity, then for each line in the information per token, in nats, by side.
+In: the seed. Out: first the pair's similarity and the operations of one explanation, then for each line in the
+information per token, in nats, by side.
 
 The checkout is imported as it is. It was written for transformers 4.30; what today's version does otherwise is settled
 from outside, in `_adapt`, and changes neither the arithmetic nor how often anything is computed.
@@ -19,6 +20,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPModel
 
 VARIANCE = 1  # as published; the code does not read it
@@ -35,16 +37,23 @@ def main() -> None:
     recorded = _adapt_code(bottleneck)
     pixels = torch.from_numpy(np.load(options.pixels))
     token_ids = torch.tensor([json.loads(options.token_ids)])
-    print(json.dumps({"similarity": _similarity(model, pixels, token_ids)}), file=answers)
     explainers = {"image": methods.vision_heatmap_iba, "text": methods.text_heatmap_iba}
     layers = {"image": options.image_layer, "text": options.text_layer}
-    for line in sys.stdin:
-        torch.manual_seed(json.loads(line)["seed"])
+
+    def explain_pair() -> dict[str, list[float]]:
         for side, explain in explainers.items():
             explain(
                 token_ids, pixels, model, layers[side], options.beta, VARIANCE, train_steps=options.steps, progbar=False
             )
-        print(json.dumps({side: recorded.pop(0).nansum(dim=-1).tolist() for side in explainers}), file=answers)
+        return {side: recorded.pop(0).nansum(dim=-1).tolist() for side in explainers}
+
+    with FlopCounterMode(display=False) as counter:
+        explain_pair()
+    said = {"similarity": _similarity(model, pixels, token_ids), "flop": counter.get_total_flops()}
+    print(json.dumps(said), file=answers)
+    for line in sys.stdin:
+        torch.manual_seed(json.loads(line)["seed"])
+        print(json.dumps(explain_pair()), file=answers)
 
 
 def _parse() -> argparse.Namespace:
