@@ -170,7 +170,7 @@ def _strongest_patch(image: ImageAttribution) -> str:
     row, column = (int(index) for index in np.unravel_index(image.grid_bits.argmax(), image.grid_bits.shape))
     x, y = image.grid_to_original.apply(column + 0.5, row + 0.5)
     return (
-        f"image: {float(image.grid_bits.sum()):.2f} bits over {rows} x {columns} patches; most of it, "
+        f"image: {float(image.grid_bits.sum()):.2f} bits over {rows} x {columns} patches; the brightest one, "
         f"{float(image.grid_bits[row, column]):.2f} bits, around pixel ({x:.0f}, {y:.0f}) of "
         f"{image.original_size.width} x {image.original_size.height}"
     )
