@@ -56,6 +56,24 @@ def test_a_partial_answer_comes_instead_of_an_expiry(make_engine):
     assert endings(engine) == {Ending.PARTIAL: 1}
 
 
+def test_a_partial_answer_does_not_wait_for_a_newcomer_to_be_encoded(make_engine):
+    engine = make_engine()
+    engine.roster._estimator._costs.observe(DIGEST, Role.VISION_HEAD, rows=1, seconds=60)
+
+    def arrive(step):
+        if step.step == 1:
+            newcomers.extend(submitted(engine, job_of(2)))
+
+    newcomers = []
+    caller = Caller(on_step=arrive, wants_partial=True, deadline_ns=time.monotonic_ns() + 10 * 10**9)
+    engine.submit(job_of(), caller)
+    engine.start()
+    partial = caller.reply.result(timeout=SECONDS)
+    assert partial.is_partial
+    assert len(partial.course[Side.IMAGE]) == 1
+    assert results(newcomers[:1])
+
+
 def test_without_a_step_there_is_no_partial_answer(engine):
     (caller,) = submitted(engine, job_of(), deadline_ns=time.monotonic_ns(), wants_partial=True)
     with pytest.raises(DeadlineExpired):
