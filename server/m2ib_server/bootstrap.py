@@ -13,9 +13,9 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
+from m2ib.v1 import attribution_pb2_grpc
 from m2ib_server import __version__
-from m2ib_server.api import AttributionServicer
+from m2ib_server.api import AttributionServicer, CallLog, OpenGate, Reception
 from m2ib_server.engine import (
     Catalogue,
     CostModel,
@@ -34,7 +34,7 @@ from m2ib_server.runtime import Device, DeviceKind, open_devices
 from m2ib_server.settings import ServerSettings
 from m2ib_server.telemetry import log_event
 
-SERVICE = attribution_pb2.DESCRIPTOR.services_by_name["AttributionService"].full_name
+SERVICE = AttributionServicer.name
 MODEL_HEALTH = "m2ib.v1.Model/{name}"  # the name under which a model's health is asked for
 
 
@@ -113,7 +113,8 @@ async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
     Raises:
         OSError: the address cannot be listened on.
     """
-    servicer = AttributionServicer(rooms.catalogue, rooms.fleet, settings)
+    reception = Reception(OpenGate(), [CallLog()])
+    servicer = AttributionServicer(rooms.catalogue, rooms.fleet, reception, settings)
     server = grpc.aio.server(options=channel_options(settings.max_message_bytes))
     attribution_pb2_grpc.add_AttributionServiceServicer_to_server(servicer, server)
     status = health.aio.HealthServicer()

@@ -12,6 +12,7 @@ FIELDS = frozenset(
         "answered",
         "cache_hits",
         "cache_misses",
+        "caller",
         "callers",
         "calls",
         "cancelled",

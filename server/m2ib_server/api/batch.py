@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from m2ib.v1 import attribution_pb2 as pb
-from m2ib_server.api.call import Call, logged, status_of
+from m2ib_server.api.call import Call
 from m2ib_server.api.explainer import Explainer
+from m2ib_server.api.reception import Reception, status_of
 from m2ib_server.engine import Priority
 from m2ib_server.errors import InvalidField
 
@@ -15,9 +16,10 @@ MAX_ID_CHARACTERS = 256
 class Batch:
     """One stream of requests. At most `max_in_flight` are under way; the next one is read when one is answered."""
 
-    def __init__(self, explainer: Explainer, call: Call, *, max_in_flight: int) -> None:
+    def __init__(self, explainer: Explainer, reception: Reception, call: Call, *, max_in_flight: int) -> None:
         """Prepare a batch for one call."""
         self._explainer = explainer
+        self._reception = reception
         self._call = call
         self._places = asyncio.Semaphore(max_in_flight)
         self._answers: asyncio.Queue[pb.ExplainBatchResponse | None] = asyncio.Queue()
@@ -50,10 +52,17 @@ class Batch:
             self._answers.put_nowait(None)
 
     async def _explain(self, wire: pb.ExplainBatchRequest) -> None:
-        call = Call(method="ExplainBatch.pair", deadline_ns=self._call.deadline_ns)
+        stream = self._call
+        call = Call(
+            service=stream.service,
+            method=f"{stream.method}.pair",
+            deadline_ns=stream.deadline_ns,
+            caller=stream.caller,
+            trace_context=stream.trace_context,
+        )
         answered = pb.ExplainBatchResponse(id=wire.id)
         try:
-            with logged(call):
+            with self._reception.observed(call):
                 _check_id(wire.id)
                 explanation = await self._explainer.explain(wire.request, call, Priority.BULK)
             answered.explanation.CopyFrom(explanation)

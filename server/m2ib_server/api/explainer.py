@@ -134,16 +134,16 @@ class Explainer:
         )
         prepared = submitted.prepared
         self._pace.observe(prepared.outputs, prepared.image.pixels, render)
-        timings = answer.write_timings(
+        call.timings = answer.write_timings(
             submitted.job.seconds, prepare=prepared.seconds, render=render, total=call.seconds
         )
-        explanation.timings.CopyFrom(timings)
+        explanation.timings.CopyFrom(call.timings)
         return explanation
 
     def find(self, name: str, call: Call) -> LoadedModel:
         """Return the model of a request."""
         model = self._catalogue.find(name)
-        call.model = model.manifest.name
+        call.model, call.version, call.digest = model.manifest.name, model.manifest.version, model.digest
         return model
 
     def read_text(self, text: str, model: LoadedModel, *, truncate: bool) -> EncodedText:
@@ -155,11 +155,14 @@ class Explainer:
         """Read a request, cheap checks first."""
         model = self.find(wire.model, call)
         settings = request.read_settings(wire.settings, model, self._settings.requests)
+        effort = request.effort_of(wire.settings)
+        call.settings = answer.write_settings(settings, effort)
         sides, outputs = request.read_sides(wire.sides), request.read_outputs(wire.outputs)
         priority = request.read_priority(wire.priority, default)
         wants_partial = request.read_on_deadline(wire.on_deadline)
         text = await self._workers.aside(lambda: self.read_text(wire.text, model, truncate=wire.truncate_text))
         image = await self._images.read(wire.image, wire.fit, model)
+        call.image_sha256 = image.sha256
         if Side.IMAGE in sides:
             answer.check_original_map(image.read.rendered, outputs, self._max_bytes)
         return Prepared(
@@ -167,7 +170,7 @@ class Explainer:
             image=image,
             text=text,
             settings=settings,
-            effort=request.effort_of(wire.settings),
+            effort=effort,
             sides=sides,
             outputs=outputs,
             priority=priority,

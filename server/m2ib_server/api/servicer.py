@@ -12,11 +12,12 @@ from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import attribution_pb2_grpc
 from m2ib_server.api import answer, request
 from m2ib_server.api.batch import Batch
-from m2ib_server.api.call import Call, answered, streamed
+from m2ib_server.api.call import Call
 from m2ib_server.api.explainer import Explainer, reply_of
 from m2ib_server.api.feed import StepFeed
 from m2ib_server.api.images import ImageReader
 from m2ib_server.api.intake import Intake, Place
+from m2ib_server.api.reception import Reception, answered, streamed
 from m2ib_server.api.uploads import UploadStore, receive
 from m2ib_server.api.workers import Workers
 from m2ib_server.engine import Caller, Catalogue, Fleet, Job, LoadedModel, Priority
@@ -32,8 +33,12 @@ Result = TypeVar("Result")
 class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
     """Implements m2ib.v1.AttributionService. Made and used on one event loop."""
 
-    def __init__(self, catalogue: Catalogue, fleet: Fleet, settings: ServerSettings) -> None:
+    name = pb.DESCRIPTOR.services_by_name["AttributionService"].full_name
+    scope = "explain"
+
+    def __init__(self, catalogue: Catalogue, fleet: Fleet, reception: Reception, settings: ServerSettings) -> None:
         """Serve the catalogue's models on the fleet's engines."""
+        self.reception = reception
         self._catalogue, self._fleet = catalogue, fleet
         self._limits = settings.requests
         self._max_rows = settings.engine.max_rows
@@ -75,7 +80,7 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
         self, wires: AsyncIterator[pb.ExplainBatchRequest], call: Call
     ) -> AsyncGenerator[pb.ExplainBatchResponse]:
         """Explain many pairs side by side."""
-        batch = Batch(self._explainer, call, max_in_flight=self._limits.max_batch_in_flight)
+        batch = Batch(self._explainer, self.reception, call, max_in_flight=self._limits.max_batch_in_flight)
         async with aclosing(batch.answers(wires)) as answers:
             async for each in answers:
                 yield each

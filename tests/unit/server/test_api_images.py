@@ -13,6 +13,7 @@ from m2ib.v1 import manifest_pb2, settings_pb2
 from m2ib_server.api.images import ImageReader
 from m2ib_server.api.intake import Intake
 from m2ib_server.api.pace import AnswerPace
+from m2ib_server.api.reception import OpenGate, Reception
 from m2ib_server.api.servicer import AttributionServicer
 from m2ib_server.api.uploads import UploadStore
 from m2ib_server.engine import Fleet
@@ -222,7 +223,8 @@ def test_an_image_that_many_requests_share_is_counted_once():
 
 
 async def test_what_a_score_request_holds_of_its_images_is_counted():
-    servicer = AttributionServicer([], Fleet([]), ServerSettings(models=Path(), listen="", device="cpu", threads=1))
+    settings = ServerSettings(models=Path(), listen="", device="cpu", threads=1)
+    servicer = AttributionServicer([], Fleet([]), Reception(OpenGate(), []), settings)
     model = SimpleNamespace(**vars(MODEL), image_input=lambda pixel_values: pixel_values)
     with servicer._intake.place(10) as place:
         for seed in range(2):

@@ -1,0 +1,168 @@
+"""Receives every call: finds out who calls, gives it an id, tells the observers, turns faults into statuses."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import wraps
+from typing import Any, Protocol, TypeVar
+
+import grpc
+from google.rpc import status_pb2
+from grpc_status import rpc_status
+
+from m2ib_server.api.call import OK, Call, CallEnd, CallObserver
+from m2ib_server.api.status import STATUS_BY_CODE, rich_status, unknown_status
+from m2ib_server.errors import ServiceError
+
+REQUEST_ID_KEY = "m2ib-request-id"
+TRACE_KEYS = ("traceparent", "tracestate")
+
+Answer = TypeVar("Answer")
+
+
+class Gate(Protocol):
+    """Decides who may call."""
+
+    def admit(self, context: Any, scope: str) -> str:
+        """Return the caller's name, "" for an anonymous one that may call nevertheless.
+
+        Raises:
+            ServiceError: the caller is not who it says, or may not do what needs `scope`.
+        """
+        ...
+
+
+class OpenGate:
+    """Lets everybody in, as nobody in particular."""
+
+    def admit(self, context: Any, scope: str) -> str:
+        """Return no name."""
+        return ""
+
+
+class Reception:
+    """What surrounds every call of every service."""
+
+    def __init__(self, gate: Gate, observers: Sequence[CallObserver]) -> None:
+        """Receive who passes the gate, and tell the observers, in order."""
+        self._gate = gate
+        self._observers = tuple(observers)
+
+    @asynccontextmanager
+    async def receive(self, context: Any, *, service: str, method: str, scope: str) -> AsyncIterator[Call]:
+        """Run a call's body; whatever it raises becomes one status."""
+        remaining = context.time_remaining()
+        deadline_ns = None if remaining is None else time.monotonic_ns() + int(remaining * 1e9)
+        metadata = _text_metadata(context)
+        call = Call(
+            service=service,
+            method=method,
+            deadline_ns=deadline_ns,
+            trace_context={key: metadata[key] for key in TRACE_KEYS if key in metadata},
+        )
+        context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+        try:
+            with self.observed(call):
+                call.caller = self._gate.admit(context, scope)
+                yield call
+        except Exception as error:
+            await _abort(context, status_of(error, call), call)
+
+    @contextmanager
+    def observed(self, call: Call) -> Iterator[None]:
+        """Tell the observers of a call's begin and end, whatever comes of the body."""
+        begun: list[CallObserver] = []
+        try:
+            for observer in self._observers:
+                begun.append(observer)
+                observer.begun(call)
+            yield
+        except BaseException as error:
+            _tell_end(begun, call, end_of(error))
+            raise
+        else:
+            _tell_end(begun, call, CallEnd(code=OK))
+
+
+class Service(Protocol):
+    """A servicer whose methods are `answered` or `streamed`."""
+
+    name: str  # the service's full name
+    scope: str  # what its callers must be allowed to do
+    reception: Reception
+
+
+Servicer = TypeVar("Servicer", bound=Service)
+
+
+def answered(handler: Callable[[Servicer, Any, Call], Awaitable[Answer]]) -> Callable[..., Awaitable[Answer]]:
+    """Turn a method that takes a request and a call into a unary gRPC handler."""
+
+    @wraps(handler)
+    async def handle(servicer: Servicer, wire: Any, context: Any) -> Answer:
+        async with _received(servicer, context, handler.__name__) as call:
+            return await handler(servicer, wire, call)
+        raise AssertionError("whatever the body raises ends the call")
+
+    return handle
+
+
+def streamed(
+    handler: Callable[[Servicer, Any, Call], AsyncGenerator[Answer]],
+) -> Callable[..., AsyncIterator[Answer]]:
+    """Turn a method that takes a request and a call into a server-streaming gRPC handler."""
+
+    @wraps(handler)
+    async def handle(servicer: Servicer, wire: Any, context: Any) -> AsyncIterator[Answer]:
+        async with (
+            _received(servicer, context, handler.__name__) as call,
+            aclosing(handler(servicer, wire, call)) as answers,
+        ):
+            async for message in answers:
+                yield message
+
+    return handle
+
+
+def status_of(error: Exception, call: Call) -> status_pb2.Status:
+    """Return the status of a fault, foreseen or not."""
+    if isinstance(error, ServiceError):
+        return rich_status(error, call.request_id)
+    return unknown_status(call.request_id)
+
+
+def end_of(error: BaseException) -> CallEnd:
+    """Return how a call ends that raised."""
+    if isinstance(error, ServiceError):
+        return CallEnd(code=STATUS_BY_CODE[error.code].name, reason=error.reason, error=error)
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):  # the caller has left; a stream's at a yield
+        return CallEnd(code=grpc.StatusCode.CANCELLED.name)
+    return CallEnd(code=grpc.StatusCode.INTERNAL.name, error=error)
+
+
+def _received(servicer: Service, context: Any, method: str) -> Any:
+    return servicer.reception.receive(context, service=servicer.name, method=method, scope=servicer.scope)
+
+
+def _tell_end(observers: Sequence[CallObserver], call: Call, end: CallEnd) -> None:
+    """Tell every observer, also when one of them raises; the first fault is raised in the end."""
+    fault: Exception | None = None
+    for observer in observers:
+        try:
+            observer.ended(call, end)
+        except Exception as error:  # one that fails must not keep the end from the others
+            fault = fault or error
+    if fault is not None:
+        raise fault
+
+
+def _text_metadata(context: Any) -> Mapping[str, str]:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+async def _abort(context: Any, rich: status_pb2.Status, call: Call) -> None:
+    """End the call; the rich status replaces the trailing metadata, so the request's id is put beside it again."""
+    status = rpc_status.to_status(rich)
+    metadata = (*status.trailing_metadata, (REQUEST_ID_KEY, call.request_id))
+    await context.abort(status.code, status.details, trailing_metadata=metadata)
