@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PROTOS := $(wildcard proto/m2ib/v1/*.proto)
+PROTOS := $(wildcard proto/m2ib/*/*.proto)
+SERVICES := $(shell grep -l "^service " $(PROTOS))
 EXPORTER := $(wildcard $(addprefix export/m2ib_export/,*.py *.txt families/*.py demo/__init__.py demo/checkpoint/*) proto/m2ib/v1/*_pb2.py)
 DEMO_TEXT := right mid zone mass
 BENCHMARKS := eager roofline mask rows startup export_cost growth load
@@ -18,7 +19,7 @@ $(VENV)/.installed: constraints.txt requirements-dev.txt $(wildcard */pyproject.
 
 proto: install  ## Generate the Python code of the wire contract.
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto --mypy_out=quiet:proto $(PROTOS)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iproto --grpc_python_out=proto --mypy_grpc_out=quiet:proto proto/m2ib/v1/attribution.proto
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iproto --grpc_python_out=proto --mypy_grpc_out=quiet:proto $(SERVICES)
 
 format: install  ## Rewrite the code in the house's format.
 	$(BIN)/ruff format .
