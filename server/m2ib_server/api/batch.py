@@ -62,7 +62,7 @@ class Batch:
         )
         answered = pb.ExplainBatchResponse(id=wire.id)
         try:
-            with self._reception.observed(call):
+            async with self._reception.observed(call):
                 _check_id(wire.id)
                 explanation = await self._explainer.explain(wire.request, call, Priority.BULK)
             answered.explanation.CopyFrom(explanation)

@@ -1,5 +1,6 @@
 """Owns what is known of one call while it is under way, and of its end. Knows no service."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import Mapping
@@ -26,7 +27,8 @@ class Call:
         model: the name of the model, once known.
         version: its version, once known.
         digest: its package's digest, once known.
-        image_sha256: of the image as it was sent, once known.
+        images: the SHA-256 of each image as it was sent, in the order in which they were read, also of one that then
+            proves to be broken.
         settings: the settings in force, once known.
         timings: how long each stage took, once answered.
         started_ns: when it began, on the wall clock.
@@ -42,7 +44,7 @@ class Call:
     model: str = ""
     version: str = ""
     digest: str = ""
-    image_sha256: str = ""
+    images: list[str] = field(default_factory=list)
     settings: settings_pb2.Settings | None = None
     timings: pb.Timings | None = None
     started_ns: int = field(default_factory=time.time_ns)
@@ -80,8 +82,12 @@ class CallObserver(Protocol):
         """
         ...
 
-    def ended(self, call: Call, end: CallEnd) -> None:
+    def ended(self, call: Call, end: CallEnd) -> asyncio.Future[None] | None:
         """Note that a call has ended, before its caller is told of it.
+
+        Returns:
+            What the caller has to wait for; None for nothing. Who has left does not wait, and the end is noted all the
+            same. It raises what this method raises.
 
         Raises:
             ServiceError: the end cannot be noted; the caller is then told of that in place of an answer.

@@ -161,8 +161,7 @@ class Explainer:
         priority = request.read_priority(wire.priority, default)
         wants_partial = request.read_on_deadline(wire.on_deadline)
         text = await self._workers.aside(lambda: self.read_text(wire.text, model, truncate=wire.truncate_text))
-        image = await self._images.read(wire.image, wire.fit, model)
-        call.image_sha256 = image.sha256
+        image = await self._images.read(wire.image, wire.fit, model, call.images.append)
         if Side.IMAGE in sides:
             answer.check_original_map(image.read.rendered, outputs, self._max_bytes)
         return Prepared(

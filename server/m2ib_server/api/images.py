@@ -63,18 +63,22 @@ class ImageReader:
         self._kept_bytes = 0
         self._under_way: dict[Hashable, _Reading] = {}
 
-    async def read(self, image: pb.Image, fit: int, model: LoadedModel) -> SourceImage:
-        """Read an image for a model.
+    async def read(self, image: pb.Image, fit: int, model: LoadedModel, note: Callable[[str], None]) -> SourceImage:
+        """Read an image for a model; `note` is told its SHA-256 before anything can be wrong with it.
 
         Raises:
             InvalidField: one of the image's fields is not what is allowed.
             HandleUnknown: its handle is not known, or not any more.
         """
         if image.WhichOneof("source") == "tensor":
-            return await self._aside(lambda: _read_tensor(image, model))
+            sha256 = await self._aside(lambda: hashlib.sha256(image.tensor.data).hexdigest())
+            note(sha256)
+            return SourceImage(sha256=sha256, read=await self._aside(lambda: read_tensor_image(image, model)))
         encoded = self._uploads.find(image.handle) if image.handle else image.encoded
         chosen = read_fit(fit, model)
         sha256 = await self._aside(lambda: hashlib.sha256(encoded).hexdigest())
+        if encoded:
+            note(sha256)
         window = (image.window.center, image.window.width) if image.HasField("window") else None
         key = (model.digest, chosen, sha256, image.frame if image.HasField("frame") else None, window)
         if key in self._kept:
@@ -123,7 +127,3 @@ class _Reading:
             self.readers -= 1
             if not self.readers:
                 self._task.cancel()
-
-
-def _read_tensor(image: pb.Image, model: LoadedModel) -> SourceImage:
-    return SourceImage(sha256=hashlib.sha256(image.tensor.data).hexdigest(), read=read_tensor_image(image, model))

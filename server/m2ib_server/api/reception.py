@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 from google.rpc import status_pb2
@@ -63,14 +64,14 @@ class Reception:
         )
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
         try:
-            with self.observed(call):
+            async with self.observed(call):
                 call.caller = self._gate.admit(context, scope)
                 yield call
         except Exception as error:
             await _abort(context, status_of(error, call), call)
 
-    @contextmanager
-    def observed(self, call: Call) -> Iterator[None]:
+    @asynccontextmanager
+    async def observed(self, call: Call) -> AsyncIterator[None]:
         """Tell the observers of a call's begin and end, whatever comes of the body."""
         begun: list[CallObserver] = []
         try:
@@ -79,10 +80,10 @@ class Reception:
                 observer.begun(call)
             yield
         except BaseException as error:
-            _tell_end(begun, call, end_of(error))
+            await _tell_end(begun, call, end_of(error))
             raise
         else:
-            _tell_end(begun, call, CallEnd(code=OK))
+            await _tell_end(begun, call, CallEnd(code=OK))
 
 
 class Service(Protocol):
@@ -94,6 +95,13 @@ class Service(Protocol):
 
 
 Servicer = TypeVar("Servicer", bound=Service)
+
+
+@dataclass(frozen=True, slots=True)
+class Last(Generic[Answer]):
+    """A stream's last message, when it is what the caller asked for: sent only once the call's end is noted."""
+
+    message: Answer
 
 
 def answered(handler: Callable[[Servicer, Any, Call], Awaitable[Answer]]) -> Callable[..., Awaitable[Answer]]:
@@ -109,7 +117,7 @@ def answered(handler: Callable[[Servicer, Any, Call], Awaitable[Answer]]) -> Cal
 
 
 def streamed(
-    handler: Callable[[Servicer, Any, Call], AsyncGenerator[Answer]],
+    handler: Callable[[Servicer, Any, Call], AsyncGenerator[Answer | Last[Answer]]],
 ) -> Callable[..., AsyncIterator[Answer]]:
     """Turn a method that takes a request and a call into a server-streaming gRPC handler."""
 
@@ -120,7 +128,13 @@ def streamed(
             aclosing(handler(servicer, wire, call)) as answers,
         ):
             async for message in answers:
+                if isinstance(message, Last):
+                    last = message
+                    break
                 yield message
+            else:
+                return
+        yield last.message
 
     return handle
 
@@ -145,14 +159,22 @@ def _received(servicer: Service, context: Any, method: str) -> Any:
     return servicer.reception.receive(context, service=servicer.name, method=method, scope=servicer.scope)
 
 
-def _tell_end(observers: Sequence[CallObserver], call: Call, end: CallEnd) -> None:
-    """Tell every observer, also when one of them raises; the first fault is raised in the end."""
+async def _tell_end(observers: Sequence[CallObserver], call: Call, end: CallEnd) -> None:
+    """Tell every observer, also when one of them raises, and wait for them unless the caller has left.
+
+    The first fault is raised in the end.
+    """
     fault: Exception | None = None
+    noted: list[asyncio.Future[None]] = []
     for observer in observers:
         try:
-            observer.ended(call, end)
+            if (noting := observer.ended(call, end)) is not None:
+                noted.append(noting)
         except Exception as error:  # one that fails must not keep the end from the others
             fault = fault or error
+    if end.code != grpc.StatusCode.CANCELLED.name:
+        for outcome in await asyncio.gather(*noted, return_exceptions=True):
+            fault = fault or (outcome if isinstance(outcome, Exception) else None)
     if fault is not None:
         raise fault
 

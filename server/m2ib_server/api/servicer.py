@@ -17,7 +17,7 @@ from m2ib_server.api.explainer import Explainer, reply_of
 from m2ib_server.api.feed import StepFeed
 from m2ib_server.api.images import ImageReader
 from m2ib_server.api.intake import Intake, Place
-from m2ib_server.api.reception import Reception, answered, streamed
+from m2ib_server.api.reception import Last, Reception, answered, streamed
 from m2ib_server.api.uploads import UploadStore, receive
 from m2ib_server.api.workers import Workers
 from m2ib_server.engine import Caller, Catalogue, Fleet, Job, LoadedModel, Priority
@@ -65,7 +65,7 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
     @streamed
     async def ExplainStream(
         self, wire: pb.ExplainStreamRequest, call: Call
-    ) -> AsyncGenerator[pb.ExplainStreamResponse]:
+    ) -> AsyncGenerator[pb.ExplainStreamResponse | Last[pb.ExplainStreamResponse]]:
         """Explain one pair and tell of every step."""
         feed = StepFeed(asyncio.get_running_loop())
         async with self._explainer.submitted(wire.request, call, Priority.INTERACTIVE, feed.put) as submitted:
@@ -73,7 +73,7 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
             async for step in feed.steps():
                 progress = answer.write_progress(step, submitted.prepared.model, partial_maps=wire.partial_maps)
                 yield pb.ExplainStreamResponse(progress=progress)
-            yield pb.ExplainStreamResponse(explanation=await self._explainer.finish(submitted, call))
+            yield Last(pb.ExplainStreamResponse(explanation=await self._explainer.finish(submitted, call)))
 
     @streamed
     async def ExplainBatch(
@@ -91,6 +91,7 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
         handle = await receive(
             wires,
             self._uploads,
+            call.images.append,
             max_bytes=self._limits.max_image_bytes,
             idle_seconds=self._intake_limits.upload_idle_seconds,
         )
@@ -127,7 +128,7 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
             for index, text in enumerate(wire.texts)
         ]
         images = [
-            await _entry("image", f"images[{index}]", self._image_input(image, wire.fit, model, place))
+            await _entry("image", f"images[{index}]", self._image_input(image, wire.fit, model, call, place))
             for index, image in enumerate(wire.images)
         ]
         similarities = await self._similarities(images, [model.text_input(text) for text in texts], model, call)
@@ -164,9 +165,11 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
     async def _read_text(self, text: str, model: LoadedModel, *, truncate: bool) -> EncodedText:
         return await self._workers.aside(lambda: self._explainer.read_text(text, model, truncate=truncate))
 
-    async def _image_input(self, image: pb.Image, fit: int, model: LoadedModel, place: Place) -> EncoderInput:
+    async def _image_input(
+        self, image: pb.Image, fit: int, model: LoadedModel, call: Call, place: Place
+    ) -> EncoderInput:
         """Read an image and keep only what the model takes: the rendering may be large and there may be many."""
-        pixel_values = (await self._images.read(image, fit, model)).read.fitted.pixel_values
+        pixel_values = (await self._images.read(image, fit, model, call.images.append)).read.fitted.pixel_values
         place.grow(pixel_values.nbytes)
         return model.image_input(pixel_values)
 

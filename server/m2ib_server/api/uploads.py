@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from m2ib.v1 import attribution_pb2 as pb
@@ -86,9 +86,16 @@ class UploadStore:
 
 
 async def receive(
-    parts: AsyncIterator[pb.UploadImageRequest], store: UploadStore, *, max_bytes: int, idle_seconds: float
+    parts: AsyncIterator[pb.UploadImageRequest],
+    store: UploadStore,
+    note: Callable[[str], None],
+    *,
+    max_bytes: int,
+    idle_seconds: float,
 ) -> str:
     """Take a file part by part, hold it against its header and keep it; return its handle.
+
+    `note` is told the SHA-256 of what came.
 
     Raises:
         InvalidField: a part is missing, out of order, too much, or the digest is another.
@@ -102,7 +109,7 @@ async def receive(
     store.reserve(header.size_bytes)
     try:
         async with asyncio.timeout(idle_seconds + header.size_bytes / _LEAST_BYTES_PER_SECOND):
-            return store.keep(await _body(parts, header, idle_seconds))
+            return store.keep(await _body(parts, header, note, idle_seconds))
     except TimeoutError as error:
         store.release(header.size_bytes)
         raise UploadStalled(idle_seconds=idle_seconds) from error
@@ -111,7 +118,12 @@ async def receive(
         raise
 
 
-async def _body(parts: AsyncIterator[pb.UploadImageRequest], header: pb.UploadHeader, idle_seconds: float) -> bytes:
+async def _body(
+    parts: AsyncIterator[pb.UploadImageRequest],
+    header: pb.UploadHeader,
+    note: Callable[[str], None],
+    idle_seconds: float,
+) -> bytes:
     body = bytearray()
     digest = hashlib.sha256()
     while (part := await _next(parts, idle_seconds)) is not None:
@@ -121,6 +133,7 @@ async def _body(parts: AsyncIterator[pb.UploadImageRequest], header: pb.UploadHe
             raise InvalidField("chunk", seen="more bytes than announced", allowed=f"{header.size_bytes} bytes in all")
         body += part.chunk
         digest.update(part.chunk)
+    note(digest.hexdigest())
     if len(body) < header.size_bytes:
         raise InvalidField("chunk", seen=f"{len(body)} bytes", allowed=f"the {header.size_bytes} bytes announced")
     if digest.hexdigest() != header.sha256:

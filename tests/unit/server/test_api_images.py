@@ -1,4 +1,5 @@
 import asyncio
+import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from PIL import Image
 
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import manifest_pb2, settings_pb2
+from m2ib_server.api.call import Call
 from m2ib_server.api.images import ImageReader
 from m2ib_server.api.intake import Intake
 from m2ib_server.api.pace import AnswerPace
@@ -17,7 +19,15 @@ from m2ib_server.api.reception import OpenGate, Reception
 from m2ib_server.api.servicer import AttributionServicer
 from m2ib_server.api.uploads import UploadStore
 from m2ib_server.engine import Fleet
-from m2ib_server.errors import HandleUnknown, ServerFull, ServiceError, UploadStoreFull
+from m2ib_server.errors import (
+    HandleUnknown,
+    ImageEmpty,
+    ImageUndecodable,
+    ServerFull,
+    ServiceError,
+    TensorInvalid,
+    UploadStoreFull,
+)
 from m2ib_server.imaging import ModelInput, Resampling
 from m2ib_server.settings import RequestLimits, ServerSettings
 
@@ -40,6 +50,7 @@ class Reader:
     """An image reader whose slow work is counted, and held back until it is let go."""
 
     def __init__(self, cache_bytes=1 << 20):
+        self.noted = []
         self.jobs = self.decodings = self.decoded = 0
         self.gate = asyncio.Event()
         self.decoders_free = asyncio.Event()
@@ -70,7 +81,7 @@ class Reader:
         assert self.decodings == count
 
     async def read(self, fit=0, **image):
-        return await self.images.read(pb.Image(**image), fit, MODEL)
+        return await self.images.read(pb.Image(**image), fit, MODEL, self.noted.append)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +107,18 @@ async def test_files_are_decoded_on_threads_of_their_own_and_nothing_else_is(rea
     assert (reader.jobs, reader.decodings) == (2, 1)  # the digest is none
     values = np.zeros((3, 8, 8), "<f4")
     await reader.read(tensor=settings_pb2.FloatTensor(shape=values.shape, data=values.tobytes()))
-    assert (reader.jobs, reader.decodings) == (3, 1)
+    assert (reader.jobs, reader.decodings) == (4, 1)  # its digest, its values
+
+
+async def test_the_digest_of_every_image_is_told_even_of_one_that_is_broken(reader):
+    tensor = settings_pb2.FloatTensor(shape=(3, 1, 1), data=bytes(12))
+    with pytest.raises(ImageUndecodable):
+        await reader.read(encoded=b"no image")
+    with pytest.raises(TensorInvalid):
+        await reader.read(tensor=tensor)
+    with pytest.raises(ImageEmpty):
+        await reader.read()
+    assert reader.noted == [hashlib.sha256(each).hexdigest() for each in (b"no image", tensor.data)]
 
 
 async def test_what_changes_the_input_is_read_anew(reader):
@@ -226,9 +248,10 @@ async def test_what_a_score_request_holds_of_its_images_is_counted():
     settings = ServerSettings(models=Path(), listen="", device="cpu", threads=1)
     servicer = AttributionServicer([], Fleet([]), Reception(OpenGate(), []), settings)
     model = SimpleNamespace(**vars(MODEL), image_input=lambda pixel_values: pixel_values)
+    call = Call(service="", method="", deadline_ns=None)
     with servicer._intake.place(10) as place:
         for seed in range(2):
-            await servicer._image_input(pb.Image(encoded=png(seed)), 0, model, place)
+            await servicer._image_input(pb.Image(encoded=png(seed)), 0, model, call, place)
         assert servicer._intake.used_bytes == 10 + 2 * 4 * 3 * 8 * 8
     servicer.close()
 

@@ -5,7 +5,7 @@ import pytest
 from grpc_status import rpc_status
 
 from m2ib_server.api.call import Call, CallEnd
-from m2ib_server.api.reception import OpenGate, Reception, answered, streamed
+from m2ib_server.api.reception import Last, OpenGate, Reception, answered, streamed
 from m2ib_server.errors import Draining, QueueFull
 
 
@@ -51,6 +51,21 @@ class Watcher:
             raise self._at_end
 
 
+class Notary(Watcher):
+    """Notes an end in its own time."""
+
+    def __init__(self, **faults):
+        super().__init__(**faults)
+        self.gate = asyncio.Event()
+
+    def ended(self, call: Call, end: CallEnd):
+        return asyncio.ensure_future(self._note(call, end))
+
+    async def _note(self, call, end):
+        await self.gate.wait()
+        super().ended(call, end)
+
+
 class Servicer:
     name = "test.Service"
     scope = "explain"
@@ -70,6 +85,11 @@ class Servicer:
         yield call
         if self._fault is not None:
             raise self._fault
+
+    @streamed
+    async def StreamToTheLast(self, wire, call):
+        yield "progress"
+        yield Last("answer")
 
 
 async def test_every_observer_sees_each_call_begin_and_end():
@@ -126,6 +146,39 @@ async def test_an_end_that_cannot_be_noted_takes_the_answer_s_place_and_the_othe
         await Servicer(Reception(OpenGate(), [failing, last])).Answer(None, context)
     assert context.code is grpc.StatusCode.UNAVAILABLE
     assert last.seen == ["begun", "OK"]
+
+
+async def test_an_answer_waits_until_its_end_is_noted():
+    notary = Notary()
+    answering = asyncio.create_task(Servicer(Reception(OpenGate(), [notary])).Answer(None, Context()))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not answering.done()
+    notary.gate.set()
+    await answering
+    assert notary.seen == ["begun", "OK"]
+
+
+async def test_an_end_that_cannot_be_noted_later_takes_the_answer_s_place_too():
+    notary, context = Notary(at_end=Draining()), Context()
+    notary.gate.set()
+    with pytest.raises(Aborted):
+        await Servicer(Reception(OpenGate(), [notary])).Answer(None, context)
+    assert context.code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_the_message_that_a_stream_is_for_waits_until_its_end_is_noted():
+    notary = Notary()
+    stream = Servicer(Reception(OpenGate(), [notary])).StreamToTheLast(None, Context())
+    assert await anext(stream) == "progress"
+    last = asyncio.create_task(anext(stream))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not last.done()
+    notary.gate.set()
+    assert await last == "answer"
+    assert notary.seen == ["begun", "OK"]
+    assert [each async for each in stream] == []
 
 
 async def test_the_request_id_goes_back_with_an_answer_and_with_a_refusal():
