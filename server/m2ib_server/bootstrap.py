@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from m2ib.v1 import attribution_pb2_grpc
 from m2ib_server import __version__
-from m2ib_server.api import AttributionServicer, CallLog, OpenGate, Reception
+from m2ib_server.api import AttributionServicer, CallLog, Desk, OpenGate, Reception
 from m2ib_server.engine import (
     Catalogue,
     CostModel,
@@ -114,7 +114,8 @@ async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
         OSError: the address cannot be listened on.
     """
     reception = Reception(OpenGate(), [CallLog()])
-    servicer = AttributionServicer(rooms.catalogue, rooms.fleet, reception, settings)
+    desk = Desk(rooms.catalogue, rooms.fleet, settings)
+    servicer = AttributionServicer(desk, reception, settings)
     server = grpc.aio.server(options=channel_options(settings.max_message_bytes))
     attribution_pb2_grpc.add_AttributionServiceServicer_to_server(servicer, server)
     status = health.aio.HealthServicer()
@@ -136,7 +137,7 @@ async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
     for engine in rooms.fleet:
         log_event("engine stopping", **engine.tally())
     rooms.fleet.close()
-    servicer.close()
+    desk.close()
     log_event("stopped", reason=reason)
     return not rooms.ended.is_set()
 

@@ -1,7 +1,8 @@
 """The wire: gRPC servicers, proto to domain and back, faults to statuses."""
 
 from m2ib_server.api.call_log import CallLog
+from m2ib_server.api.desk import Desk
 from m2ib_server.api.reception import OpenGate, Reception
 from m2ib_server.api.servicer import AttributionServicer
 
-__all__ = ["AttributionServicer", "CallLog", "OpenGate", "Reception"]
+__all__ = ["AttributionServicer", "CallLog", "Desk", "OpenGate", "Reception"]

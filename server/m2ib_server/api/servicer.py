@@ -13,18 +13,16 @@ from m2ib.v1 import attribution_pb2_grpc
 from m2ib_server.api import answer, request
 from m2ib_server.api.batch import Batch
 from m2ib_server.api.call import Call
-from m2ib_server.api.explainer import Explainer, reply_of
+from m2ib_server.api.desk import Desk
+from m2ib_server.api.explainer import reply_of
 from m2ib_server.api.feed import StepFeed
-from m2ib_server.api.images import ImageReader
-from m2ib_server.api.intake import Intake, Place
+from m2ib_server.api.intake import Place
 from m2ib_server.api.reception import Last, Reception, answered, streamed
-from m2ib_server.api.uploads import UploadStore, receive
-from m2ib_server.api.workers import Workers
-from m2ib_server.engine import Caller, Catalogue, Fleet, Job, LoadedModel, Priority
+from m2ib_server.api.uploads import receive
+from m2ib_server.engine import Caller, Job, LoadedModel, Priority
 from m2ib_server.errors import InvalidField
 from m2ib_server.methods import EncoderInput, score, score_work
 from m2ib_server.settings import ServerSettings
-from m2ib_server.telemetry import log_event
 from m2ib_server.text import EncodedText
 
 Result = TypeVar("Result")
@@ -36,26 +34,14 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
     name = pb.DESCRIPTOR.services_by_name["AttributionService"].full_name
     scope = "explain"
 
-    def __init__(self, catalogue: Catalogue, fleet: Fleet, reception: Reception, settings: ServerSettings) -> None:
-        """Serve the catalogue's models on the fleet's engines."""
+    def __init__(self, desk: Desk, reception: Reception, settings: ServerSettings) -> None:
+        """Serve the models of the desk's catalogue on its fleet's engines."""
         self.reception = reception
-        self._catalogue, self._fleet = catalogue, fleet
+        self._desk = desk
+        self._explainer = desk.explainer
         self._limits = settings.requests
         self._max_rows = settings.engine.max_rows
-        self._intake_limits = settings.intake
-        self._workers = Workers()
-        self._uploads = UploadStore(
-            max_bytes=settings.intake.upload_bytes, seconds_to_live=settings.intake.upload_seconds
-        )
-        self._images = ImageReader(
-            self._uploads,
-            self._limits,
-            aside=self._workers.aside,
-            decode=self._workers.decode,
-            cache_bytes=settings.intake.image_cache_bytes,
-        )
-        self._intake = Intake(max_requests=settings.intake.max_requests, max_bytes=settings.intake.max_bytes)
-        self._explainer = Explainer(catalogue, fleet, self._images, self._intake, self._workers, settings)
+        self._idle_seconds = settings.intake.upload_idle_seconds
 
     @answered
     async def Explain(self, wire: pb.ExplainRequest, call: Call) -> pb.ExplainResponse:
@@ -90,34 +76,30 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
         """Keep an image for a while."""
         handle = await receive(
             wires,
-            self._uploads,
+            self._desk.uploads,
             call.images.append,
             max_bytes=self._limits.max_image_bytes,
-            idle_seconds=self._intake_limits.upload_idle_seconds,
+            idle_seconds=self._idle_seconds,
         )
-        return pb.UploadImageResponse(handle=handle, time_to_live=answer.duration_of(self._uploads.seconds_to_live))
+        return pb.UploadImageResponse(
+            handle=handle, time_to_live=answer.duration_of(self._desk.uploads.seconds_to_live)
+        )
 
     @answered
     async def Score(self, wire: pb.ScoreRequest, call: Call) -> pb.ScoreResponse:
         """Score every image against every text."""
-        with self._intake.place(wire.ByteSize()) as place:
+        with self._desk.intake.place(wire.ByteSize()) as place:
             return await self._score(wire, call, place)
 
     @answered
     async def ListModels(self, wire: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
         """List the models that are loaded."""
-        return pb.ListModelsResponse(models=[self._describe(model) for model in self._catalogue])
+        return pb.ListModelsResponse(models=[self._describe(model) for model in self._desk.catalogue])
 
     @answered
     async def GetModel(self, wire: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
         """Describe one model."""
         return pb.GetModelResponse(model=self._describe(self._explainer.find(wire.model, call)))
-
-    def close(self) -> None:
-        """Forget what was uploaded and end the threads that read and write."""
-        log_event("uploads forgotten", uploads=len(self._uploads), upload_bytes=self._uploads.size_bytes)
-        self._uploads.close()
-        self._workers.close()
 
     async def _score(self, wire: pb.ScoreRequest, call: Call, place: Place) -> pb.ScoreResponse:
         model = self._explainer.find(wire.model, call)
@@ -147,7 +129,7 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
         similarities = torch.empty(len(images), len(texts))
         with ExitStack() as stakes:
             asked: list[tuple[Sequence[int], Caller[Tensor]]] = []
-            for engine, places in self._fleet.shares([image.digest for image in images]).items():
+            for engine, places in self._desk.fleet.shares([image.digest for image in images]).items():
                 share = {place: images[place] for place in places}
                 rows = min(self._max_rows, len(share) + len(texts))
                 method, work = score(share, texts, rows=rows), score_work(share.values(), texts)
@@ -160,16 +142,16 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
         return similarities
 
     def _describe(self, model: LoadedModel) -> pb.Model:
-        return answer.write_model(model, self._limits, image_seconds=self._uploads.seconds_to_live)
+        return answer.write_model(model, self._limits, image_seconds=self._desk.uploads.seconds_to_live)
 
     async def _read_text(self, text: str, model: LoadedModel, *, truncate: bool) -> EncodedText:
-        return await self._workers.aside(lambda: self._explainer.read_text(text, model, truncate=truncate))
+        return await self._desk.workers.aside(lambda: self._explainer.read_text(text, model, truncate=truncate))
 
     async def _image_input(
         self, image: pb.Image, fit: int, model: LoadedModel, call: Call, place: Place
     ) -> EncoderInput:
         """Read an image and keep only what the model takes: the rendering may be large and there may be many."""
-        pixel_values = (await self._images.read(image, fit, model, call.images.append)).read.fitted.pixel_values
+        pixel_values = (await self._desk.images.read(image, fit, model, call.images.append)).read.fitted.pixel_values
         place.grow(pixel_values.nbytes)
         return model.image_input(pixel_values)
 

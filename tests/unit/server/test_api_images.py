@@ -12,6 +12,7 @@ from PIL import Image
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import manifest_pb2, settings_pb2
 from m2ib_server.api.call import Call
+from m2ib_server.api.desk import Desk
 from m2ib_server.api.images import ImageReader
 from m2ib_server.api.intake import Intake
 from m2ib_server.api.pace import AnswerPace
@@ -246,14 +247,15 @@ def test_an_image_that_many_requests_share_is_counted_once():
 
 async def test_what_a_score_request_holds_of_its_images_is_counted():
     settings = ServerSettings(models=Path(), listen="", device="cpu", threads=1)
-    servicer = AttributionServicer([], Fleet([]), Reception(OpenGate(), []), settings)
+    desk = Desk([], Fleet([]), settings)
+    servicer = AttributionServicer(desk, Reception(OpenGate(), []), settings)
     model = SimpleNamespace(**vars(MODEL), image_input=lambda pixel_values: pixel_values)
     call = Call(service="", method="", deadline_ns=None)
-    with servicer._intake.place(10) as place:
+    with desk.intake.place(10) as place:
         for seed in range(2):
             await servicer._image_input(pb.Image(encoded=png(seed)), 0, model, call, place)
-        assert servicer._intake.used_bytes == 10 + 2 * 4 * 3 * 8 * 8
-    servicer.close()
+        assert desk.intake.used_bytes == 10 + 2 * 4 * 3 * 8 * 8
+    desk.close()
 
 
 def test_a_partial_answer_is_asked_for_so_much_earlier_as_answers_take():
