@@ -48,6 +48,8 @@ def serve(
     grace_seconds: flags.GraceSeconds = 30.0,
     cache_mebibytes: flags.CacheMebibytes = DEFAULT_ENGINE.cache_bytes // MEBIBYTE,
     max_waiting: flags.MaxWaiting = DEFAULT_ENGINE.max_waiting,
+    max_wait_seconds: flags.MaxWaitSeconds = DEFAULT_ENGINE.max_wait_seconds,
+    max_bulk_wait_seconds: flags.MaxBulkWaitSeconds = DEFAULT_ENGINE.max_bulk_wait_seconds,
     max_running: flags.MaxRunning = DEFAULT_ENGINE.max_running,
     max_large_rows: flags.MaxLargeRows = DEFAULT_ENGINE.max_large_rows,
     max_rows: flags.MaxRows = DEFAULT_ENGINE.max_rows,
@@ -96,6 +98,8 @@ def serve(
         ),
         engine=EngineLimits(
             max_waiting=max_waiting,
+            max_wait_seconds=max_wait_seconds,
+            max_bulk_wait_seconds=max_bulk_wait_seconds,
             max_running=max_running,
             max_large_rows=max_large_rows,
             max_rows=max_rows,

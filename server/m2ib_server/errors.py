@@ -18,10 +18,14 @@ class Code(Enum):
 
 
 class ServiceError(Exception):
-    """A fault with a code, a stable reason and a text that is safe to send."""
+    """A fault with a code, a stable reason and a text that is safe to send.
+
+    `retry_seconds` is the estimate of when the same request may pass; None where nobody can tell.
+    """
 
     code = Code.INTERNAL
     reason = "INTERNAL"
+    retry_seconds: float | None = None
 
 
 class InvalidField(ServiceError):
@@ -114,9 +118,22 @@ class QueueFull(ServiceError):
     code = Code.BUSY
     reason = "QUEUE_FULL"
 
-    def __init__(self, *, depth: int, limit: int) -> None:
+    def __init__(self, *, depth: int, limit: int, retry_seconds: float | None = None) -> None:
         """Tell how many jobs wait and how many may."""
         super().__init__(f"the queue holds {depth} of {limit} jobs; retry later")
+        self.retry_seconds = retry_seconds
+
+
+class WaitTooLong(ServiceError):
+    """What is admitted already would keep the request waiting for longer than the server lets any wait."""
+
+    code = Code.BUSY
+    reason = "WAIT_TOO_LONG"
+
+    def __init__(self, *, wait: float, limit: float) -> None:
+        """Tell the seconds that the wait is estimated to take and those that it may take."""
+        super().__init__(f"the wait is estimated to take {wait:.1f} of at most {limit:g} s; retry later")
+        self.retry_seconds = wait - limit  # the wait shrinks by a second each second
 
 
 class Draining(ServiceError):
@@ -124,10 +141,46 @@ class Draining(ServiceError):
 
     code = Code.UNAVAILABLE
     reason = "DRAINING"
+    retry_seconds = 1.0  # by then the connection has been told to end, so that the next attempt goes elsewhere
 
     def __init__(self) -> None:
         """Say so."""
         super().__init__("the server is shutting down; retry elsewhere or later")
+
+
+class Loading(ServiceError):
+    """The server has not loaded its models yet."""
+
+    code = Code.UNAVAILABLE
+    reason = "LOADING"
+    retry_seconds = 2.0  # loading takes seconds to minutes, and nobody knows which
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("the server is loading its models; retry later")
+
+
+class EngineRestarting(ServiceError):
+    """The engine that the request waited for has ended by a fault and is being restarted."""
+
+    code = Code.UNAVAILABLE
+    reason = "ENGINE_RESTARTING"
+    retry_seconds = 1.0
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("the engine is being restarted; retry later")
+
+
+class EngineFailed(ServiceError):
+    """The engine ended by a fault while it worked on the request, which may be what caused it: not to be repeated."""
+
+    code = Code.INTERNAL
+    reason = "ENGINE_FAILED"
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("the engine ended by a fault while it worked on this request")
 
 
 class DeadlineExpired(ServiceError):
@@ -172,11 +225,12 @@ class UploadStoreFull(ServiceError):
     code = Code.BUSY
     reason = "UPLOAD_STORE_FULL"
 
-    def __init__(self, *, kept: int, limit: int) -> None:
+    def __init__(self, *, kept: int, limit: int, retry_seconds: float | None = None) -> None:
         """Tell how many bytes are kept or on their way and how many may be."""
         super().__init__(
             f"uploaded images take {kept} of {limit} bytes; retry later, or send the image with the request"
         )
+        self.retry_seconds = retry_seconds
 
 
 class UploadStalled(ServiceError):
@@ -196,9 +250,10 @@ class ServerFull(ServiceError):
     code = Code.BUSY
     reason = "SERVER_FULL"
 
-    def __init__(self, *, what: str, used: int, limit: int) -> None:
+    def __init__(self, *, what: str, used: int, limit: int, retry_seconds: float | None = None) -> None:
         """Tell what there is too much of, how much is in use and how much may be."""
         super().__init__(f"the requests under way take {used} of {limit} {what}; retry later")
+        self.retry_seconds = retry_seconds
 
 
 class EvaluationFailed(ServiceError):
@@ -210,6 +265,17 @@ class EvaluationFailed(ServiceError):
     def __init__(self) -> None:
         """Say so without repeating the runtime's own text, which may hold values."""
         super().__init__("the model could not be evaluated on this input")
+
+
+class EvaluationAborted(ServiceError):
+    """An evaluation took far longer than any should, and was ended."""
+
+    code = Code.INTERNAL
+    reason = "EVALUATION_ABORTED"
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("the evaluation took far longer than any should, and was ended")
 
 
 class PackageCorrupt(ServiceError):

@@ -75,6 +75,15 @@ GraceSeconds = Annotated[
 ]
 CacheMebibytes = Annotated[int, _count("M2IB_CACHE_MEBIBYTES", "Memory for head features, in MiB.", least=0)]
 MaxWaiting = Annotated[int, _count("M2IB_MAX_WAITING", "Requests that may wait; one more is refused.")]
+MaxWaitSeconds = Annotated[
+    float,
+    _seconds(
+        "Longest estimated wait of an interactive request; a longer one is refused.", variable="M2IB_MAX_WAIT_SECONDS"
+    ),
+]
+MaxBulkWaitSeconds = Annotated[
+    float, _seconds("Longest estimated wait of a bulk request.", variable="M2IB_MAX_BULK_WAIT_SECONDS")
+]
 MaxRunning = Annotated[int, _count("M2IB_MAX_RUNNING", "Requests of one class under way together, per device.")]
 MaxLargeRows = Annotated[
     int,

@@ -41,6 +41,8 @@ class EngineLimits:
 
     Attributes:
         max_waiting: jobs of one class that may wait; one more is refused.
+        max_wait_seconds: how long an interactive job may be estimated to wait for others; a longer wait is refused.
+        max_bulk_wait_seconds: the same of a bulk job.
         max_running: jobs of one class that are under way together and hold their features.
         max_large_rows: rows, together, of the steps of those of them that are larger than a round; one alone may be.
         max_rows: rows that one round evaluates and one call of a graph takes.
@@ -49,6 +51,8 @@ class EngineLimits:
     """
 
     max_waiting: int = 256
+    max_wait_seconds: float = 60.0  # the SDK's own timeout: who would wait longer is better told so at once
+    max_bulk_wait_seconds: float = 3600.0
     max_running: int = 16  # each holds its mask, Adam's moments and a step's noise between two rounds
     max_large_rows: int = 256  # ViT-B/32 holds half a megabyte for each
     max_rows: int = 20  # measured: bench/rows.py

@@ -17,7 +17,9 @@ class Desk:
         """Explain with the catalogue's models on the fleet's engines."""
         self.catalogue, self.fleet = catalogue, fleet
         self.workers = Workers()
-        self.intake = Intake(max_requests=settings.intake.max_requests, max_bytes=settings.intake.max_bytes)
+        self.intake = Intake(
+            max_requests=settings.intake.max_requests, max_bytes=settings.intake.max_bytes, until_end=fleet.until_end
+        )
         self.uploads = UploadStore(
             max_bytes=settings.intake.upload_bytes, seconds_to_live=settings.intake.upload_seconds
         )

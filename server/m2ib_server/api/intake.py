@@ -1,7 +1,7 @@
 """Bounds what requests under way may take before the engine sees them: their number and their bytes."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -65,10 +65,16 @@ class Place:
 class Intake:
     """The requests under way. One event loop's alone."""
 
-    def __init__(self, *, max_requests: int, max_bytes: int) -> None:
-        """Hold at most so many requests, of at most so many bytes together."""
+    def __init__(
+        self, *, max_requests: int, max_bytes: int, until_end: Callable[[], float | None] = lambda: None
+    ) -> None:
+        """Hold at most so many requests, of at most so many bytes together.
+
+        until_end: estimates when the next request under way ends, in seconds; None where nobody can tell.
+        """
         self.max_requests = max_requests
         self.max_bytes = max_bytes
+        self._until_end = until_end
         self.requests = 0
         self.used_bytes = 0
         self.holders: Counter[Shared] = Counter()
@@ -81,7 +87,7 @@ class Intake:
             ServerFull: there is none.
         """
         if self.requests >= self.max_requests:
-            raise ServerFull(what="requests", used=self.requests, limit=self.max_requests)
+            raise self._full("requests", used=self.requests, limit=self.max_requests)
         place = Place(self)
         place.grow(size_bytes)
         self.requests += 1
@@ -102,4 +108,7 @@ class Intake:
             ServerFull: naming the bytes in use.
         """
         if self.used_bytes > held_bytes and self.used_bytes + size_bytes > self.max_bytes:
-            raise ServerFull(what="bytes", used=self.used_bytes, limit=self.max_bytes)
+            raise self._full("bytes", used=self.used_bytes, limit=self.max_bytes)
+
+    def _full(self, what: str, *, used: int, limit: int) -> ServerFull:
+        return ServerFull(what=what, used=used, limit=limit, retry_seconds=self._until_end())

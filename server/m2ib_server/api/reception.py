@@ -13,7 +13,7 @@ from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from m2ib_server.api.call import OK, Call, CallEnd, CallObserver
-from m2ib_server.api.status import STATUS_BY_CODE, rich_status, unknown_status
+from m2ib_server.api.status import PUSHBACK_KEY, answer_to, pushback, rich_status, unknown_status
 from m2ib_server.errors import ServiceError
 
 REQUEST_ID_KEY = "m2ib-request-id"
@@ -68,7 +68,7 @@ class Reception:
                 call.caller = self._gate.admit(context, scope)
                 yield call
         except Exception as error:
-            await _abort(context, status_of(error, call), call)
+            await _abort(context, error, call)
 
     @asynccontextmanager
     async def observed(self, call: Call) -> AsyncIterator[None]:
@@ -149,7 +149,7 @@ def status_of(error: Exception, call: Call) -> status_pb2.Status:
 def end_of(error: BaseException) -> CallEnd:
     """Return how a call ends that raised."""
     if isinstance(error, ServiceError):
-        return CallEnd(code=STATUS_BY_CODE[error.code].name, reason=error.reason, error=error)
+        return CallEnd(code=answer_to(error).status.name, reason=error.reason, error=error)
     if isinstance(error, asyncio.CancelledError | GeneratorExit):  # the caller has left; a stream's at a yield
         return CallEnd(code=grpc.StatusCode.CANCELLED.name)
     return CallEnd(code=grpc.StatusCode.INTERNAL.name, error=error)
@@ -183,8 +183,10 @@ def _text_metadata(context: Any) -> Mapping[str, str]:
     return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
-async def _abort(context: Any, rich: status_pb2.Status, call: Call) -> None:
+async def _abort(context: Any, error: Exception, call: Call) -> None:
     """End the call; the rich status replaces the trailing metadata, so the request's id is put beside it again."""
-    status = rpc_status.to_status(rich)
+    status = rpc_status.to_status(status_of(error, call))
     metadata = (*status.trailing_metadata, (REQUEST_ID_KEY, call.request_id))
+    if (pause := pushback(error, context.time_remaining())) is not None:
+        metadata += ((PUSHBACK_KEY, pause),)
     await context.abort(status.code, status.details, trailing_metadata=metadata)

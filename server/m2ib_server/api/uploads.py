@@ -45,7 +45,7 @@ class UploadStore:
         """
         charged = max(_LEAST_BYTES, size_bytes)
         if self.size_bytes + charged > self.max_bytes:
-            raise UploadStoreFull(kept=self.size_bytes, limit=self.max_bytes)
+            raise UploadStoreFull(kept=self.size_bytes, limit=self.max_bytes, retry_seconds=self._until_room())
         self.size_bytes += charged
 
     def release(self, size_bytes: int) -> None:
@@ -75,6 +75,12 @@ class UploadStore:
         """Forget everything."""
         for handle in list(self._kept):
             self._forget(handle)
+
+    def _until_room(self) -> float | None:
+        """Return when the next image is forgotten unless it is used, in seconds; None where none is kept."""
+        if not self._kept:
+            return None
+        return min(upload.timer.when() for upload in self._kept.values()) - asyncio.get_running_loop().time()
 
     def _timer(self, handle: str) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(self.seconds_to_live, self._forget, handle)

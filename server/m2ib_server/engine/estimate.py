@@ -38,6 +38,15 @@ class Estimator:
             bulk_patience=self._limits.bulk_patience_ms / 1000,
         )
 
+    def wait(self, job: Job[Any], jobs: Collection[Job[Any]]) -> float:
+        """Estimate how much longer a newcomer takes beside all jobs that are admitted than it would alone."""
+        return max(0.0, self.until_done(job, job.priority, jobs) - self._left(job))
+
+    def until_end(self, running: Collection[Job[Any]], priority: Priority | None = None) -> float:
+        """Estimate when the first of the running jobs, of a class or of any, is done; 0 where there is none."""
+        candidates = [job for job in running if priority in (None, job.priority)]
+        return min((self.until_done(job, job.priority, running) for job in candidates), default=0.0)
+
     def _left(self, job: Job[Any]) -> float:
         return self._costs.seconds(job.model, job.rows_left)
 

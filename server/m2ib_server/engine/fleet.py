@@ -27,6 +27,10 @@ class Fleet:
             shares.setdefault(self.engine_for(digest), []).append(place)
         return shares
 
+    def until_end(self) -> float:
+        """Estimate when the first job under way on any device is done, in seconds; 0 where there is none."""
+        return min((seconds for engine in self._engines if (seconds := engine.roster.until_end())), default=0.0)
+
     def start(self, on_death: Callable[[], None]) -> None:
         """Start every compute thread."""
         for engine in self._engines:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, cast
 
+from m2ib_server.engine.admission import check_admission
 from m2ib_server.engine.cost import CostModel
 from m2ib_server.engine.estimate import Estimator
 from m2ib_server.engine.job import Advance, Caller, Job
 from m2ib_server.engine.schedule import Priority, entry_share, next_round
-from m2ib_server.errors import DeadlineExpired, DeadlineTooShort, Draining, QueueFull
+from m2ib_server.errors import DeadlineExpired, DeadlineTooShort, Draining
 from m2ib_server.settings import EngineLimits
 
 
@@ -68,6 +69,7 @@ class Roster:
 
         Raises:
             QueueFull: as many jobs of its class wait as may.
+            WaitTooLong: the estimate says that it would wait for longer than its class may.
             DeadlineTooShort: the caller would not take a partial answer and the estimate does not fit its deadline.
             Draining: the engine is closing.
         """
@@ -94,6 +96,11 @@ class Roster:
                 shared=self._shared,
                 endings={ending: self._endings[ending] for ending in Ending},
             )
+
+    def until_end(self) -> float:
+        """Estimate when the first job under way is done, in seconds; 0 where there is none."""
+        with self._changed:
+            return self._estimator.until_end(self._running)
 
     def wait_for_work(self, timeout_seconds: float | None) -> bool:
         """Wait until there is a job or the engine closes; return whether one of the two came before the timeout."""
@@ -208,9 +215,13 @@ class Roster:
         if under_way is not None:
             self._join(under_way, caller)
             return under_way
-        depth = sum(one.priority is job.priority for one in self._waiting)
-        if depth >= self._limits.max_waiting:
-            raise QueueFull(depth=depth, limit=self._limits.max_waiting)
+        check_admission(
+            job.priority,
+            self._limits,
+            depth=sum(one.priority is job.priority for one in self._waiting),
+            wait_seconds=self._estimator.wait(job, self._jobs()),
+            until_room=lambda: self._estimator.until_end(self._running, job.priority),
+        )
         job.callers.append(caller)
         self._waiting.append(job)
         if job.key is not None:

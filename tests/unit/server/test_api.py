@@ -3,14 +3,12 @@ import threading
 
 import pytest
 import torch
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import status_pb2
 
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import settings_pb2
-from m2ib_server import errors
 from m2ib_server.api import answer, request
 from m2ib_server.api.feed import MAX_UNREAD, StepFeed
-from m2ib_server.api.status import STATUS_BY_CODE, rich_status, unknown_status
 from m2ib_server.engine import Stage
 from m2ib_server.imaging import Fit
 from m2ib_server.methods import MaskShape, Side, StepDone
@@ -18,21 +16,6 @@ from m2ib_server.methods import MaskShape, Side, StepDone
 
 def step(number):
     return StepDone(side=Side.IMAGE, step=number, steps=9, loss=0.0, similarity=0.5, repeat_bits=torch.ones(1, 3))
-
-
-def every_error(root=errors.ServiceError):
-    for kind in root.__subclasses__():
-        yield kind
-        yield from every_error(kind)
-
-
-def test_every_code_has_a_status():
-    assert set(STATUS_BY_CODE) == set(errors.Code)
-
-
-def test_every_error_has_a_reason_of_its_own():
-    reasons = [kind.reason for kind in every_error()]
-    assert len(set(reasons)) == len(reasons) > 10
 
 
 @pytest.mark.parametrize(
@@ -73,18 +56,6 @@ def test_every_enum_value_of_the_domain_is_written():
 
 def test_every_stage_has_a_timing():
     assert {stage.value for stage in Stage} < {field.name for field in pb.Timings.DESCRIPTOR.fields}
-
-
-def test_the_status_of_a_busy_server_says_when_to_come_back():
-    status = rich_status(errors.QueueFull(depth=3, limit=3), "id")
-    assert status.code == code_pb2.RESOURCE_EXHAUSTED
-    assert any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in status.details)
-
-
-def test_the_status_of_an_unknown_error_has_a_fixed_text():
-    status = unknown_status("id")
-    assert status.code == code_pb2.INTERNAL
-    assert status.message == "an internal error; the server's log has it under the request id"
 
 
 async def test_a_feed_tells_every_step_and_then_ends():

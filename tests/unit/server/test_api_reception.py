@@ -192,6 +192,21 @@ async def test_the_request_id_goes_back_with_an_answer_and_with_a_refusal():
     assert rpc_status.GRPC_DETAILS_METADATA_KEY in trailing
 
 
+@pytest.mark.parametrize(
+    ("fault", "pause"),
+    [
+        (QueueFull(depth=1, limit=1, retry_seconds=2.5), "2500"),
+        (Draining(), "1000"),
+        (ValueError("Zebrafinch"), None),
+    ],
+)
+async def test_a_refusal_that_passes_tells_the_client_s_library_when_to_come_back(fault, pause):
+    context = Context()
+    with pytest.raises(Aborted):
+        await Servicer(Reception(OpenGate(), []), fault).Answer(None, context)
+    assert dict(context.trailing).get("grpc-retry-pushback-ms") == pause
+
+
 async def test_of_a_caller_s_metadata_the_trace_s_context_is_kept_and_nothing_else():
     metadata = (("traceparent", "00-" + "1" * 32 + "-" + "2" * 16 + "-01"), ("x-patient", "Zebrafinch"))
     call = await Servicer(Reception(OpenGate(), [])).Answer(None, Context(metadata))
