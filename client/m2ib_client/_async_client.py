@@ -10,7 +10,7 @@ from typing import Self, Unpack
 import grpc.aio
 
 from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
-from m2ib_client import _answer, _channel, _image, _model_answer, _request
+from m2ib_client import _affinity, _answer, _channel, _image, _model_answer, _request
 from m2ib_client._ending import translated_stream
 from m2ib_client._errors import ClosedError, IncompatibleServerError, NotFoundError
 from m2ib_client._handle import ImageHandle
@@ -89,11 +89,12 @@ class AsyncClient:
             _request.explain_request, image, text, max_message_bytes=self._max_message_bytes, **options
         )
         left = _channel.TimeLeft(self._seconds(timeout))
+        affinity = await asyncio.to_thread(_affinity.affinity, [image], [request.image])
 
         async def call() -> attribution_pb2.ExplainResponse:
             stub = await self._open_stub()
             with translated():
-                return await stub.Explain(request, timeout=left.seconds())
+                return await stub.Explain(request, timeout=left.seconds(), metadata=affinity)
 
         response = await self._uploads.call(_image.placed([image], [request.image]), left, call)
         return _answer.read_explanation(response.explanation)
@@ -117,7 +118,9 @@ class AsyncClient:
         )
         request = _request.stream_request(pair, partial_maps=partial_maps)
         left = _channel.TimeLeft(self._seconds(timeout))
-        async with aclosing(self._events(request, _image.placed([image], [request.request.image]), left)) as events:
+        affinity = await asyncio.to_thread(_affinity.affinity, [image], [pair.image])
+        placed = _image.placed([image], [request.request.image])
+        async with aclosing(self._events(request, placed, affinity, left)) as events:
             async for event in events:
                 yield event
 
@@ -164,11 +167,12 @@ class AsyncClient:
             _request.score_request, images, texts, max_message_bytes=self._max_message_bytes, **options
         )
         left = _channel.TimeLeft(self._seconds(timeout))
+        affinity = await asyncio.to_thread(_affinity.affinity, _request.listed(images), request.images)
 
         async def call() -> attribution_pb2.ScoreResponse:
             stub = await self._open_stub()
             with translated():
-                return await stub.Score(request, timeout=left.seconds())
+                return await stub.Score(request, timeout=left.seconds(), metadata=affinity)
 
         response = await self._uploads.call(_image.placed(_request.listed(images), request.images), left, call)
         return _answer.read_scores(response)
@@ -214,13 +218,17 @@ class AsyncClient:
         await self.close()
 
     async def _events(
-        self, request: attribution_pb2.ExplainStreamRequest, placed: Placed, left: _channel.TimeLeft
+        self,
+        request: attribution_pb2.ExplainStreamRequest,
+        placed: Placed,
+        affinity: _affinity.Metadata,
+        left: _channel.TimeLeft,
     ) -> AsyncGenerator[Progress | Explanation, None]:
         """Yield the events of a stream, begun once more if the server has let go of the image meanwhile."""
         for is_last_try in (not placed, True):
             await self._uploads.fill(placed, left)
             try:
-                async with aclosing(self._streamed(request, left)) as events:
+                async with aclosing(self._streamed(request, affinity, left)) as events:
                     async for event in events:
                         yield event
                 return
@@ -230,11 +238,11 @@ class AsyncClient:
             self._uploads.names.forget_placed(placed)
 
     async def _streamed(
-        self, request: attribution_pb2.ExplainStreamRequest, left: _channel.TimeLeft
+        self, request: attribution_pb2.ExplainStreamRequest, affinity: _affinity.Metadata, left: _channel.TimeLeft
     ) -> AsyncGenerator[Progress | Explanation, None]:
         stub = await self._open_stub()
         with translated():
-            call = stub.ExplainStream(request, timeout=left.seconds())
+            call = stub.ExplainStream(request, timeout=left.seconds(), metadata=affinity)
             try:
                 async for message in call:
                     event = _answer.read_event(message)
@@ -247,7 +255,9 @@ class AsyncClient:
 
     async def _send_image(self, image: ImageHandle, timeout: float | None) -> str:  # noqa: ASYNC109 - the server keeps it too
         stub = await self._open_stub()
-        call = stub.UploadImage(_request.upload_requests(image), timeout=timeout)
+        call = stub.UploadImage(
+            _request.upload_requests(image), timeout=timeout, metadata=_affinity.upload_affinity(image)
+        )
         with translated_stream(call):
             return (await call).handle
 

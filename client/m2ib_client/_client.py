@@ -8,7 +8,7 @@ from typing import Self, Unpack
 import grpc
 
 from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
-from m2ib_client import _answer, _channel, _image, _model_answer, _request
+from m2ib_client import _affinity, _answer, _channel, _image, _model_answer, _request
 from m2ib_client._errors import ClosedError, IncompatibleServerError, NotFoundError
 from m2ib_client._handle import ImageHandle
 from m2ib_client._local import DEFAULT_BOOT_TIMEOUT_SECONDS, LocalServer
@@ -96,10 +96,11 @@ class Client:
         """Explain why the model matches the image and the text; `timeout` replaces the client's."""
         request = _request.explain_request(image, text, max_message_bytes=self._max_message_bytes, **options)
         left = _channel.TimeLeft(self._seconds(timeout))
+        affinity = _affinity.affinity([image], [request.image])
 
         def call() -> attribution_pb2.ExplainResponse:
             with translated():
-                return self._open_stub().Explain(request, timeout=left.seconds())
+                return self._open_stub().Explain(request, timeout=left.seconds(), metadata=affinity)
 
         response = self._uploads.call(_image.placed([image], [request.image]), left, call)
         return _answer.read_explanation(response.explanation)
@@ -120,7 +121,9 @@ class Client:
         """
         pair = _request.explain_request(image, text, max_message_bytes=self._max_message_bytes, **options)
         request = _request.stream_request(pair, partial_maps=partial_maps)
-        return self._events(request, _image.placed([image], [request.request.image]), self._seconds(timeout))
+        affinity = _affinity.affinity([image], [pair.image])
+        placed = _image.placed([image], [request.request.image])
+        return self._events(request, placed, affinity, self._seconds(timeout))
 
     def explain_many(
         self,
@@ -175,10 +178,11 @@ class Client:
         """Return the similarity of every image with every text; one of either may come without a list."""
         request = _request.score_request(images, texts, max_message_bytes=self._max_message_bytes, **options)
         left = _channel.TimeLeft(self._seconds(timeout))
+        affinity = _affinity.affinity(_request.listed(images), request.images)
 
         def call() -> attribution_pb2.ScoreResponse:
             with translated():
-                return self._open_stub().Score(request, timeout=left.seconds())
+                return self._open_stub().Score(request, timeout=left.seconds(), metadata=affinity)
 
         response = self._uploads.call(_image.placed(_request.listed(images), request.images), left, call)
         return _answer.read_scores(response)
@@ -226,13 +230,17 @@ class Client:
         self.close()
 
     def _events(
-        self, request: attribution_pb2.ExplainStreamRequest, placed: Placed, timeout: float | None
+        self,
+        request: attribution_pb2.ExplainStreamRequest,
+        placed: Placed,
+        affinity: _affinity.Metadata,
+        timeout: float | None,
     ) -> Iterator[Progress | Explanation]:
         left = _channel.TimeLeft(timeout)
         for is_last_try in (not placed, True):
             self._uploads.fill(placed, left)
             try:
-                yield from self._streamed(request, left)
+                yield from self._streamed(request, affinity, left)
                 return
             except NotFoundError as error:
                 if is_last_try or not is_forgotten(error):
@@ -240,10 +248,10 @@ class Client:
             self._uploads.names.forget_placed(placed)
 
     def _streamed(
-        self, request: attribution_pb2.ExplainStreamRequest, left: _channel.TimeLeft
+        self, request: attribution_pb2.ExplainStreamRequest, affinity: _affinity.Metadata, left: _channel.TimeLeft
     ) -> Iterator[Progress | Explanation]:
         with translated():
-            call = self._open_stub().ExplainStream(request, timeout=left.seconds())
+            call = self._open_stub().ExplainStream(request, timeout=left.seconds(), metadata=affinity)
             try:
                 for message in call:
                     event = _answer.read_event(message)
@@ -256,7 +264,8 @@ class Client:
 
     def _send_image(self, image: ImageHandle, timeout: float | None) -> str:
         with translated():
-            return self._open_stub().UploadImage(_request.upload_requests(image), timeout=timeout).handle
+            parts, affinity = _request.upload_requests(image), _affinity.upload_affinity(image)
+            return self._open_stub().UploadImage(parts, timeout=timeout, metadata=affinity).handle
 
     def _open_stub(self) -> attribution_pb2_grpc.AttributionServiceStub:
         if self._is_closed:

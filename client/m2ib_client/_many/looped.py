@@ -9,8 +9,8 @@ import grpc.aio
 from m2ib.v1 import attribution_pb2
 from m2ib_client._channel import TimeLeft
 from m2ib_client._ending import translated_stream
-from m2ib_client._errors import BusyError, M2IBError, UnavailableError
-from m2ib_client._many.ledger import Entry
+from m2ib_client._errors import BusyError, M2IBError, NotFoundError, UnavailableError
+from m2ib_client._many.ledger import MAX_RENEWALS, Entry
 from m2ib_client._many.pair import ManyResult, PairSource
 from m2ib_client._many.run import FINISH_SECONDS, Answer, Run, Terms, clock, telling
 from m2ib_client._many.wire import batch_request
@@ -190,6 +190,8 @@ class LoopedRun(Run):
     async def _message(self, entry: Entry) -> attribution_pb2.ExplainBatchRequest:
         """Return the message for a pair; its image is uploaded first if the server has no name for it yet."""
         if entry.image is not None:
+            if entry.renewals == MAX_RENEWALS:  # a proxy may send uploads and streams to different servers
+                return self.inline(entry, entry.image, NotFoundError("image: the server keeps no upload of it"))
             try:
                 entry.request.image.handle = await self._uploads.name(entry.image, TimeLeft(self.terms.timeout))
             except BusyError as refusal:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from m2ib.v1 import attribution_pb2
 from m2ib_client import _channel
-from m2ib_client._errors import BusyError, InvalidRequestError, M2IBError
+from m2ib_client._errors import InvalidRequestError, M2IBError
 from m2ib_client._handle import ImageHandle
 from m2ib_client._many.images import RepeatedImages
 from m2ib_client._many.ledger import Entry, Ledger
@@ -100,11 +100,11 @@ class Run:
             self.ledger.note_time(now)
         return True
 
-    def inline(self, entry: Entry, image: ImageHandle, refusal: BusyError) -> attribution_pb2.ExplainBatchRequest:
-        """Return the message for a pair whose image the server has no room to keep: it goes within the request.
+    def inline(self, entry: Entry, image: ImageHandle, refusal: M2IBError) -> attribution_pb2.ExplainBatchRequest:
+        """Return the message for a pair whose image the server does not keep: it goes within the request.
 
         Raises:
-            BusyError: the refusal itself, where no request can hold the image.
+            M2IBError: the refusal itself, where no request can hold the image.
         """
         message = inline_request(entry, image)
         size_bytes = message.request.ByteSize()

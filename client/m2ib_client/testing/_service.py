@@ -1,10 +1,11 @@
 """Serves the made-up answers over a real channel on a free port of this machine, and fails when told to."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import grpc
 from google.protobuf.message import Message
@@ -28,11 +29,13 @@ DEADLINE_SHARE = 0.6
 class FakeCall:
     """A call that the fake received: the RPC's name (`Explain`) and its request as it came over the wire.
 
-    Of an `UploadImage` the request is its header; an `ExplainBatch` counts once for every pair.
+    Of an `UploadImage` the request is its header; an `ExplainBatch` counts once for every pair. `metadata` is what
+    the client sent beside the request, by lower-case name; of a pair of a batch it is empty.
     """
 
     method: str
     request: Message
+    metadata: Mapping[str, str | bytes] = field(default_factory=dict)
 
 
 class FakeService(attribution_pb2_grpc.AttributionServiceServicer):
@@ -201,7 +204,7 @@ class FakeService(attribution_pb2_grpc.AttributionServiceServicer):
         if not context.add_callback(lambda: self._note_end(visit)):
             self._note_end(visit)
         try:
-            self._admit(None if request is None else FakeCall(method=method, request=request), model)
+            self._admit(None if request is None else _call(method, request, context), model)
             yield visit
         except M2IBError as error:
             visit.is_answered = True
@@ -242,3 +245,8 @@ def serve_fake(service: FakeService | None = None, *, port: int = 0) -> Iterator
         yield fake
     finally:
         server.stop(grace=None).wait()
+
+
+def _call(method: str, request: Message, context: grpc.ServicerContext) -> FakeCall:
+    metadata = MappingProxyType(dict(context.invocation_metadata()))
+    return FakeCall(method=method, request=request, metadata=metadata)

@@ -94,6 +94,17 @@ def test_image_that_is_gone_each_time_fails_its_pair_only(connect: Any, fake: Fa
     assert good.error is None
 
 
+def test_image_that_the_streams_server_never_has_goes_within_its_request(
+    connect: Any, fake: FakeService, image: Any
+) -> None:
+    client = connect(fake)
+    handle = client.upload(image)
+    fake.fail_next_pairs(NotFoundError("gone", reason="IMAGE_HANDLE_UNKNOWN"), times=2)
+    (result,) = client.explain_many([(handle, TEXT)])
+    assert result.error is None
+    assert sources(fake) == ["handle", "handle", "encoded"]
+
+
 def test_images_go_within_their_requests_while_the_server_has_no_room_for_uploads(
     connect: Any, fake: FakeService, image: Any
 ) -> None:
