@@ -4,10 +4,24 @@ import shutil
 from importlib.resources import as_file, files
 
 import pytest
+from hypothesis import settings
+from hypothesis.database import DirectoryBasedExampleDatabase
 
 from checkpoints import write_checkpoint
 from packages import export
 from serving import running_server
+
+# The same examples on every machine in `make test` and, more of them, in `make test-all`; ever new ones in `make fuzz`.
+settings.register_profile("quick", max_examples=100, derandomize=True, deadline=None, database=None, print_blob=True)
+settings.register_profile("deep", settings.get_profile("quick"), max_examples=500)
+settings.register_profile(
+    "endless",
+    settings.get_profile("quick"),
+    max_examples=2000,
+    derandomize=False,
+    database=DirectoryBasedExampleDatabase(".hypothesis/examples"),
+)
+settings.load_profile("quick")
 
 
 @pytest.fixture(scope="session")

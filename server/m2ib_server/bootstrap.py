@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from m2ib.v1 import attribution_pb2_grpc
 from m2ib_server import __version__
-from m2ib_server.api import AttributionServicer, CallLog, Desk, OpenGate, Reception
+from m2ib_server.api import AttributionServicer, CallLog, Desk, OpenGate, Parsing, Reception
 from m2ib_server.engine import (
     Catalogue,
     CostModel,
@@ -116,7 +116,7 @@ async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
     reception = Reception(OpenGate(), [CallLog()])
     desk = Desk(rooms.catalogue, rooms.fleet, settings)
     servicer = AttributionServicer(desk, reception, settings)
-    server = grpc.aio.server(options=channel_options(settings.max_message_bytes))
+    server = grpc.aio.server(interceptors=[Parsing()], options=channel_options(settings.max_message_bytes))
     attribution_pb2_grpc.add_AttributionServiceServicer_to_server(servicer, server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)

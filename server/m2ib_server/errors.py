@@ -46,6 +46,12 @@ class InvalidField(ServiceError):
         return type(self)(self.field.replace(name, entry, 1), seen=self.seen, allowed=self.allowed)
 
 
+class MessageMalformed(InvalidField):
+    """The bytes are no message of the kind that the method takes."""
+
+    reason = "MESSAGE_MALFORMED"
+
+
 class ImageEmpty(InvalidField):
     """The request holds no image."""
 

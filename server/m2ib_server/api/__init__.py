@@ -2,7 +2,8 @@
 
 from m2ib_server.api.call_log import CallLog
 from m2ib_server.api.desk import Desk
+from m2ib_server.api.parsing import Parsing
 from m2ib_server.api.reception import OpenGate, Reception
 from m2ib_server.api.servicer import AttributionServicer
 
-__all__ = ["AttributionServicer", "CallLog", "Desk", "OpenGate", "Reception"]
+__all__ = ["AttributionServicer", "CallLog", "Desk", "OpenGate", "Parsing", "Reception"]

@@ -13,6 +13,7 @@ from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from m2ib_server.api.call import OK, Call, CallEnd, CallObserver
+from m2ib_server.api.parsing import UNPARSABLE, malformed
 from m2ib_server.api.status import PUSHBACK_KEY, answer_to, pushback, rich_status, unknown_status
 from m2ib_server.errors import ServiceError
 
@@ -110,9 +111,10 @@ def answered(handler: Callable[[Servicer, Any, Call], Awaitable[Answer]]) -> Cal
     @wraps(handler)
     async def handle(servicer: Servicer, wire: Any, context: Any) -> Answer:
         async with _received(servicer, context, handler.__name__) as call:
-            return await handler(servicer, wire, call)
+            return await handler(servicer, _parsed(wire), call)
         raise AssertionError("whatever the body raises ends the call")
 
+    handle.refuses_unparsable = True  # type: ignore[attr-defined]
     return handle
 
 
@@ -125,7 +127,7 @@ def streamed(
     async def handle(servicer: Servicer, wire: Any, context: Any) -> AsyncIterator[Answer]:
         async with (
             _received(servicer, context, handler.__name__) as call,
-            aclosing(handler(servicer, wire, call)) as answers,
+            aclosing(handler(servicer, _parsed(wire), call)) as answers,
         ):
             async for message in answers:
                 if isinstance(message, Last):
@@ -136,6 +138,7 @@ def streamed(
                 return
         yield last.message
 
+    handle.refuses_unparsable = True  # type: ignore[attr-defined]
     return handle
 
 
@@ -157,6 +160,12 @@ def end_of(error: BaseException) -> CallEnd:
 
 def _received(servicer: Service, context: Any, method: str) -> Any:
     return servicer.reception.receive(context, service=servicer.name, method=method, scope=servicer.scope)
+
+
+def _parsed(wire: Any) -> Any:
+    if wire is UNPARSABLE:
+        raise malformed()
+    return wire
 
 
 async def _tell_end(observers: Sequence[CallObserver], call: Call, end: CallEnd) -> None:

@@ -1,0 +1,95 @@
+"""Knocks at the methods of the server with raw bytes, as no stub would, and says how each call ended."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from m2ib.v1 import attribution_pb2 as pb
+
+SECONDS = 60  # nothing that is knocked with takes a second: an answer that takes this long is a hang
+CANARY = "Canary"  # stands in for whatever a caller sends; it may come back in an answer, never in a refusal
+TRANSPORT = ("Received message larger than max",)  # how gRPC itself refuses, before there is a call and a reason
+
+# How a method may end, whatever is sent to it in one whole call without a deadline, by a caller who is let in.
+# docs/operations/statuses.md tells operators so, and tests/contract/test_statuses.py holds the two together.
+OUTRIGHT = frozenset({"OK", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"})
+STATUSES = {
+    "m2ib.v1.AttributionService": {
+        "Explain": OUTRIGHT | {"NOT_FOUND"},
+        "ExplainStream": OUTRIGHT | {"NOT_FOUND"},
+        "ExplainBatch": OUTRIGHT,
+        "UploadImage": OUTRIGHT,
+        "Score": OUTRIGHT | {"NOT_FOUND"},
+        "ListModels": OUTRIGHT,
+        "GetModel": OUTRIGHT | {"NOT_FOUND"},
+    },
+}
+PAIR_STATUSES = OUTRIGHT | {"NOT_FOUND"}  # of one pair of an ExplainBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a call ended.
+
+    Attributes:
+        code: the status's name.
+        answers: the messages that came back, serialised.
+        said: everything a refusal says, its details and metadata included.
+        reason: ErrorInfo's reason, "" without one.
+    """
+
+    code: str
+    answers: tuple[bytes, ...] = ()
+    said: str = ""
+    reason: str = ""
+
+
+def knock(channel: grpc.Channel, method: MethodDescriptor, sent: Sequence[bytes]) -> Ending:
+    """Call a method with serialised messages, of which a unary one takes the first."""
+    multi_callable = {
+        (False, False): channel.unary_unary,
+        (False, True): channel.unary_stream,
+        (True, False): channel.stream_unary,
+        (True, True): channel.stream_stream,
+    }[method.client_streaming, method.server_streaming]
+    call = multi_callable(f"/{method.containing_service.full_name}/{method.name}")
+    try:
+        answer = call(iter(sent) if method.client_streaming else sent[0], timeout=SECONDS)
+        return Ending(code="OK", answers=tuple(answer) if method.server_streaming else (answer,))
+    except grpc.RpcError as error:
+        return Ending(code=error.code().name, said=_said(error), reason=_reason(error))
+
+
+def check(ending: Ending, allowed: Collection[str]) -> None:
+    """Hold an ending against the law: a documented status with a reason, and nothing of the caller's in it."""
+    assert ending.code in allowed, ending
+    if ending.code != "OK":
+        assert ending.reason or any(text in ending.said for text in TRANSPORT), ending
+    assert CANARY.lower() not in ending.said.lower(), ending
+
+
+def check_pairs(answers: Sequence[bytes]) -> None:
+    """Hold the statuses of a batch's pairs against the same law."""
+    for answer in map(pb.ExplainBatchResponse.FromString, answers):
+        if answer.HasField("status"):
+            code = next(each.name for each in grpc.StatusCode if each.value[0] == answer.status.code)
+            info = error_details_pb2.ErrorInfo()
+            assert any(detail.Unpack(info) for detail in answer.status.details)
+            check(Ending(code=code, said=str(answer.status), reason=info.reason), PAIR_STATUSES)
+
+
+def _said(error: grpc.RpcError) -> str:
+    return f"{error.details()} {error.trailing_metadata()}"
+
+
+def _reason(error: grpc.RpcError) -> str:
+    status = rpc_status.from_call(error)
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details if status else ():
+        if detail.Unpack(info):
+            return info.reason
+    return ""
