@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m2ib_server.bootstrap import build_engine
-from m2ib_server.engine import Caller, Engine, Job, LoadedModel
+from m2ib_server.engine import Caller, DeviceModel, Engine, Job, LoadedModel
 from m2ib_server.package import open_package
 from m2ib_server.runtime import DeviceKind, open_device
 from m2ib_server.settings import EngineLimits, ServerSettings
@@ -31,6 +31,8 @@ def open_stage(folder: Path, **limits) -> Stage:
     """Load a package on the CPU and start an engine; the caller closes it."""
     package = open_package(folder)
     settings = ServerSettings(models=folder.parent, listen="", device="cpu", threads=2, engine=EngineLimits(**limits))
-    engine = build_engine([package], open_device(DeviceKind.CPU, threads=2), settings)
+    device = open_device(DeviceKind.CPU, threads=2)
+    engine = build_engine(device, settings)
+    engine.evaluator.add(package.digest, DeviceModel(package, device))
     engine.start()
     return Stage(engine, LoadedModel(package))

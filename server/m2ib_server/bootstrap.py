@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,20 +16,8 @@ from grpc_reflection.v1alpha import reflection
 from m2ib.v1 import attribution_pb2_grpc
 from m2ib_server import __version__
 from m2ib_server.api import AttributionServicer, CallLog, Desk, OpenGate, Parsing, Reception
-from m2ib_server.engine import (
-    Catalogue,
-    CostModel,
-    DeviceModel,
-    Engine,
-    Evaluator,
-    FeatureCache,
-    Fleet,
-    LoadedModel,
-    Roster,
-    warm_up,
-)
-from m2ib_server.errors import PackageCorrupt
-from m2ib_server.package import ModelPackage, find_packages, open_package
+from m2ib_server.engine import Catalogue, CostModel, Engine, Evaluator, FeatureCache, Fleet, Roster
+from m2ib_server.repository import Loader, Repository
 from m2ib_server.runtime import Device, DeviceKind, open_devices
 from m2ib_server.settings import ServerSettings
 from m2ib_server.telemetry import log_event
@@ -45,16 +33,18 @@ class Rooms:
     Attributes:
         catalogue: the loaded models.
         fleet: running.
+        repository: where models come from and go to.
         ended: set once a compute thread has ended by a fault of ours.
     """
 
     catalogue: Catalogue
     fleet: Fleet
+    repository: Repository
     ended: threading.Event = field(default_factory=threading.Event)
 
 
 def build(settings: ServerSettings) -> Rooms:
-    """Open every package, load it, and run every graph once.
+    """Start an engine for each device and load every package on all of them; every graph runs once.
 
     Raises:
         PackageCorrupt: a package is not what its manifest says, or its warm-up failed.
@@ -66,42 +56,25 @@ def build(settings: ServerSettings) -> Rooms:
         count=settings.devices,
         spin_microseconds=settings.spin_microseconds,
     )
-    packages = [open_package(folder) for folder in find_packages(settings.models)]
-    catalogue = Catalogue([LoadedModel(package) for package in packages])
-    rooms = Rooms(catalogue=catalogue, fleet=Fleet([build_engine(packages, device, settings) for device in devices]))
-    rooms.fleet.start(on_death=rooms.ended.set)
+    catalogue, fleet = Catalogue(), Fleet([build_engine(device, settings) for device in devices])
+    repository = Repository(settings.models, catalogue, Loader(fleet))
+    rooms = Rooms(catalogue=catalogue, fleet=fleet, repository=repository)
+    fleet.start(on_death=rooms.ended.set)
     try:
-        for model in catalogue:
-            for engine in rooms.fleet:
-                _warm_up(model, engine)
-            log_event("model ready", model=model.manifest.name, version=model.manifest.version, digest=model.digest)
+        repository.load_all()
     except BaseException:
-        rooms.fleet.close()
+        fleet.close()
         raise
     return rooms
 
 
-def build_engine(packages: Sequence[ModelPackage], device: Device, settings: ServerSettings) -> Engine:
-    """Load the packages on a device and give them an engine, not yet started; errors are those of `build`."""
+def build_engine(device: Device, settings: ServerSettings) -> Engine:
+    """Give a device an engine, not yet started and without a model."""
     costs = CostModel()
     evaluator = Evaluator(
-        {package.digest: DeviceModel(package, device) for package in packages},
-        max_rows=settings.engine.max_rows,
-        cache=FeatureCache(settings.engine.cache_bytes),
-        costs=costs,
+        max_rows=settings.engine.max_rows, cache=FeatureCache(settings.engine.cache_bytes), costs=costs
     )
     return Engine(Roster(settings.engine, costs), evaluator, device)
-
-
-def _warm_up(model: LoadedModel, engine: Engine) -> None:
-    """Run every graph once; whatever that ends in is the package's fault, which has passed every other check."""
-    try:
-        warm_up(model, engine)
-    except PackageCorrupt:
-        raise
-    except Exception as error:  # KeyError, TimeoutError, whatever a runtime raises: an operator needs the folder
-        seen = f"a warm-up that ended in {type(error.__cause__ or error).__name__}"
-        raise PackageCorrupt(str(model.package.folder), seen=seen, allowed="graphs that run on its inputs") from error
 
 
 async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
@@ -125,7 +98,7 @@ async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
         reflection.enable_server_reflection(names, server)
     address = _listen(server, settings.listen)
     await server.start()
-    for name in health_names(list(rooms.catalogue)):
+    for name in health_names(rooms.catalogue):
         await status.set(name, health_pb2.HealthCheckResponse.SERVING)
     log_event("ready", address=address, version=__version__, device=settings.device, threads=settings.threads)
     if settings.ready_file is not None:
@@ -155,9 +128,9 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
     ]
 
 
-def health_names(models: Sequence[LoadedModel]) -> list[str]:
+def health_names(catalogue: Catalogue) -> list[str]:
     """Return the names under which health is asked for: the whole server, the service, each model."""
-    return ["", SERVICE, *(MODEL_HEALTH.format(name=model.manifest.name) for model in models)]
+    return ["", SERVICE, *(MODEL_HEALTH.format(name=name) for name in catalogue.names())]
 
 
 def _listen(server: grpc.aio.Server, listen: str) -> str:

@@ -118,6 +118,17 @@ class ModelUnknown(ServiceError):
         self.loaded = loaded
 
 
+class ModelGone(ServiceError):
+    """The model was unloaded before the work on it was done; another version may serve in its place."""
+
+    code = Code.UNAVAILABLE
+    reason = "MODEL_GONE"
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("model: it was unloaded meanwhile; retry")
+
+
 class QueueFull(ServiceError):
     """More requests wait than the server admits."""
 

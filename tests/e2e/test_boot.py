@@ -124,12 +124,12 @@ def test_an_empty_folder_stops_boot(tmp_path):
     assert "no manifest.json" in said
 
 
-def test_two_packages_of_one_name_stop_boot(tiny_package, tmp_path):
+def test_two_packages_of_one_version_stop_boot(tiny_package, tmp_path):
     for name in ("a", "b"):
         shutil.copytree(tiny_package, tmp_path / name)
     code, said = boot(tmp_path)
     assert code == 3
-    assert "a second model named 'tiny'" in said
+    assert "a second model 'tiny:1'" in said
 
 
 def test_a_package_whose_weights_are_nonsense_fails_its_warm_up_and_never_serves(tiny_package, tmp_path):

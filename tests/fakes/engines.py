@@ -26,7 +26,8 @@ def engine_of(graphs: FakeGraphs, **limits) -> Engine:
     """Make an engine, not started."""
     bounds, costs = EngineLimits(**limits), CostModel()
     cache = FeatureCache(bounds.cache_bytes)
-    evaluator = Evaluator({DIGEST: graphs}, max_rows=bounds.max_rows, cache=cache, costs=costs)
+    evaluator = Evaluator(max_rows=bounds.max_rows, cache=cache, costs=costs)
+    evaluator.add(DIGEST, graphs)
     return Engine(Roster(bounds, costs), evaluator, CPU)
 
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,8 +117,8 @@ class Explainer:
         on_step: Callable[[StepDone], None] | None = None,
     ) -> AsyncIterator[Submitted]:
         """Read a request and hand it to an engine; whatever ends the body, its place is free after it."""
-        with self._intake.place(wire.ByteSize()) as place:
-            prepared = await self._prepare(wire, call, default)
+        with self._intake.place(wire.ByteSize()) as place, self.leased(wire.model, call) as model:
+            prepared = await self._prepare(wire, model, call, default)
             place.share(prepared.image)
             submitted = self._submit(prepared, call, on_step)
             try:
@@ -140,20 +140,20 @@ class Explainer:
         explanation.timings.CopyFrom(call.timings)
         return explanation
 
-    def find(self, name: str, call: Call) -> LoadedModel:
-        """Return the model of a request."""
-        model = self._catalogue.find(name)
-        call.model, call.version, call.digest = model.manifest.name, model.manifest.version, model.digest
-        return model
+    @contextmanager
+    def leased(self, name: str, call: Call) -> Iterator[LoadedModel]:
+        """Hold the model of a request: it stays loaded until the body ends."""
+        with self._catalogue.lease(name) as model:
+            call.model, call.version, call.digest = model.manifest.name, model.manifest.version, model.digest
+            yield model
 
     def read_text(self, text: str, model: LoadedModel, *, truncate: bool) -> EncodedText:
         """Tokenise a text. Slow: not for an event loop."""
         request.check_text_size("text", text, self._settings.requests)
         return model.tokeniser.encode(text, truncate=truncate)
 
-    async def _prepare(self, wire: pb.ExplainRequest, call: Call, default: Priority) -> Prepared:
+    async def _prepare(self, wire: pb.ExplainRequest, model: LoadedModel, call: Call, default: Priority) -> Prepared:
         """Read a request, cheap checks first."""
-        model = self.find(wire.model, call)
         settings = request.read_settings(wire.settings, model, self._settings.requests)
         effort = request.effort_of(wire.settings)
         call.settings = answer.write_settings(settings, effort)

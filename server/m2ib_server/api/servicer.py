@@ -88,8 +88,8 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
     @answered
     async def Score(self, wire: pb.ScoreRequest, call: Call) -> pb.ScoreResponse:
         """Score every image against every text."""
-        with self._desk.intake.place(wire.ByteSize()) as place:
-            return await self._score(wire, call, place)
+        with self._desk.intake.place(wire.ByteSize()) as place, self._explainer.leased(wire.model, call) as model:
+            return await self._score(wire, model, call, place)
 
     @answered
     async def ListModels(self, wire: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
@@ -99,10 +99,10 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
     @answered
     async def GetModel(self, wire: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
         """Describe one model."""
-        return pb.GetModelResponse(model=self._describe(self._explainer.find(wire.model, call)))
+        with self._explainer.leased(wire.model, call) as model:
+            return pb.GetModelResponse(model=self._describe(model))
 
-    async def _score(self, wire: pb.ScoreRequest, call: Call, place: Place) -> pb.ScoreResponse:
-        model = self._explainer.find(wire.model, call)
+    async def _score(self, wire: pb.ScoreRequest, model: LoadedModel, call: Call, place: Place) -> pb.ScoreResponse:
         request.check_count("images", len(wire.images), self._limits.max_score_images)
         request.check_count("texts", len(wire.texts), self._limits.max_score_texts)
         texts = [

@@ -98,6 +98,7 @@ ANSWERS: Mapping[type[ServiceError], Answer] = MappingProxyType(
         errors.WaitTooLong: _full("engine"),
         errors.ServerFull: _full("server"),
         errors.UploadStoreFull: _full("uploads"),
+        errors.ModelGone: AWAY,
         errors.Loading: AWAY,
         errors.Draining: AWAY,
         errors.EngineRestarting: AWAY,

@@ -1,12 +1,13 @@
 """The engine room: admission, scheduling, the feature cache and the catalogue of loaded models."""
 
 from m2ib_server.engine.cache import FeatureCache
-from m2ib_server.engine.catalogue import Catalogue, DeviceModel, LoadedModel
+from m2ib_server.engine.catalogue import Catalogue
 from m2ib_server.engine.cost import CostModel
 from m2ib_server.engine.engine import Engine
 from m2ib_server.engine.evaluator import Evaluator
 from m2ib_server.engine.fleet import Fleet
 from m2ib_server.engine.job import Caller, Job, Stage
+from m2ib_server.engine.model import DeviceModel, LoadedModel
 from m2ib_server.engine.ranking import ReferenceRank
 from m2ib_server.engine.roster import Census, Ending, Roster
 from m2ib_server.engine.schedule import Priority

@@ -54,6 +54,11 @@ class FeatureCache:
             _, forgotten = self._kept.popitem(last=False)
             self.size_bytes -= _size_bytes(forgotten)
 
+    def forget(self, model: str) -> None:
+        """Forget everything that the package with that digest computed."""
+        for key in [key for key in self._kept if key.model == model]:
+            self.size_bytes -= _size_bytes(self._kept.pop(key))
+
 
 def _size_bytes(tensors: tuple[Tensor, ...]) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in tensors)

@@ -1,149 +1,156 @@
-"""Owns the models that are loaded: each one's package, graphs, tokeniser and reference texts."""
+"""Owns which models answer to which names: versions, aliases, and who still uses a model that no name leads to."""
 
-import hashlib
-from collections.abc import Collection, Iterator, Mapping
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from m2ib_server.engine.model import LoadedModel
+from m2ib_server.errors import ModelUnknown
+from m2ib_server.package import version_key
 
-from m2ib_server.engine.ranking import ReferenceTexts
-from m2ib_server.errors import ModelUnknown, PackageCorrupt
-from m2ib_server.imaging import ModelInput, Resampling
-from m2ib_server.methods import EncoderInput, Side
-from m2ib_server.package import ModelPackage, Role
-from m2ib_server.runtime import Device, open_graphs
-from m2ib_server.text import EncodedText, Tokeniser
+LATEST = "latest"  # computed: the highest version that is loaded
+CHAMPION = "champion"  # set by an operator: what a bare name means once it is set
 
-VISION_ROLES = frozenset({Role.VISION_HEAD, Role.VISION_TAIL, Role.VISION_TAIL_GRAD})
+Aliases = Mapping[str, Mapping[str, str]]  # by a model's name: versions by alias, `latest` not among them
 
 
-class DeviceModel:
-    """A package's graphs on one device."""
+class Shown:
+    """Which models there are and what their names lead to, at one moment. Never changes."""
 
-    def __init__(self, package: ModelPackage, device: Device) -> None:
-        """Load the graphs.
+    def __init__(self, models: Collection[LoadedModel] = (), aliases: Aliases = MappingProxyType({})) -> None:
+        """List models, each with a name and version of its own; an alias may lead to a version that is not loaded."""
+        by_name: dict[str, dict[str, LoadedModel]] = {}
+        for model in sorted(models, key=lambda model: (model.manifest.name, version_key(model.manifest.version))):
+            versions = by_name.setdefault(model.manifest.name, {})
+            assert model.manifest.version not in versions, "the repository lists a version once"
+            versions[model.manifest.version] = model
+        self._by_name = by_name
+        self._aliases = {name: {**of_name} for name, of_name in aliases.items()}
 
-        Raises:
-            PackageCorrupt: a graph is not usable.
-            DeviceUnavailable: the device's provider was not taken.
-        """
-        self._manifest = package.manifest
-        self._graphs = open_graphs(package, device)
+    def __iter__(self) -> Iterator[LoadedModel]:
+        return (model for versions in self._by_name.values() for model in versions.values())
 
-    def run(self, role: Role, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Evaluate one graph."""
-        return self._graphs[role].run(inputs)
+    def names(self) -> list[str]:
+        """Return the names of the models, sorted."""
+        return list(self._by_name)
 
-    def trim(self) -> None:
-        """Give back the memory that large batches took."""
-        for graph in self._graphs.values():
-            graph.trim()
+    def aliases_of(self, model: LoadedModel) -> tuple[str, ...]:
+        """Return the aliases that lead to a model, sorted, `latest` among them."""
+        name, version = model.manifest.name, model.manifest.version
+        return tuple(sorted(alias for alias, target in self._targets(name).items() if target == version))
 
-    def layer(self, role: Role) -> int:
-        """Return the bottleneck's block in the encoder that the graph is a part of."""
-        return self._manifest.vision.layer if role in VISION_ROLES else self._manifest.text.layer
+    def find(self, name: str) -> LoadedModel:
+        """Return the model that `name`, `name:version` or `name@alias` leads to.
 
-
-class LoadedModel:
-    """What a package says besides its graphs, ready to be asked."""
-
-    def __init__(self, package: ModelPackage) -> None:
-        """Read the package's tokeniser, preprocessing and reference texts.
+        A bare name leads to the champion where an operator has set one, and to the latest version otherwise: a model
+        that was promoted stays the answer when a newer one arrives, until that is promoted too. A champion that is not
+        loaded leads nowhere: another version in its place would be an answer that nobody chose. No name at all means
+        the only model there is.
 
         Raises:
-            PackageCorrupt: the tokeniser or the preprocessing is not usable.
+            ModelUnknown: nothing answers to that, or several models are loaded and no name was given.
         """
-        self.package = package
-        self.manifest = package.manifest
-        self.digest = package.digest
-        self.model_input = _model_input(package)
-        self.tokeniser = _tokeniser(package)
-        self.references = ReferenceTexts(package)
+        if not name and len(self._by_name) == 1:
+            name = next(iter(self._by_name))
+        bare, version, alias = split_name(name)
+        if not version:
+            targets = self._targets(bare)
+            version = targets.get(alias, "") if alias else targets.get(CHAMPION, targets.get(LATEST, ""))
+        versions = self._by_name.get(bare, {})
+        if version not in versions:
+            raise ModelUnknown(loaded=[f"{bare}:{each}" for each in versions] or self.names())
+        return versions[version]
 
-    def image_input(self, pixel_values: NDArray[np.float32]) -> EncoderInput:
-        """Take pixel values, float32 [channels, height, width]; the digest covers every one of them."""
-        rows = torch.from_numpy(pixel_values)[None]
-        digest = hashlib.sha256(pixel_values.tobytes()).hexdigest()
-        return EncoderInput(side=Side.IMAGE, inputs={"pixel_values": rows}, digest=digest)
-
-    def text_input(self, text: EncodedText) -> EncoderInput:
-        """Take token ids; the digest covers them and the pooled position."""
-        token_ids = torch.tensor([text.token_ids], dtype=torch.int64)
-        mask = torch.ones_like(token_ids)
-        pooled = torch.tensor([text.pooled_position], dtype=torch.int64)
-        content = np.asarray([text.pooled_position, *text.token_ids], dtype="<i8")
-        return EncoderInput(
-            side=Side.TEXT,
-            inputs={"token_ids": token_ids, "attention_mask": mask},
-            context={"attention_mask": mask, "pooled_position": pooled},
-            digest=hashlib.sha256(content.tobytes()).hexdigest(),
-        )
+    def _targets(self, name: str) -> Mapping[str, str]:
+        """Return the versions of a model by alias."""
+        versions = self._by_name.get(name, {})
+        latest = {LATEST: next(reversed(versions))} if versions else {}
+        return {**self._aliases.get(name, {}), **latest}
 
 
 class Catalogue:
-    """The loaded models, by name."""
+    """The loaded models. What is shown changes in one step, so that no reader sees half a change.
 
-    def __init__(self, models: Collection[LoadedModel]) -> None:
-        """List models.
+    Any thread may read. Leases belong to one event loop, and so does `show` once there is one.
+    """
 
-        Raises:
-            PackageCorrupt: two packages have the same name.
-        """
-        self._by_name: dict[str, LoadedModel] = {}
-        for model in sorted(models, key=lambda model: model.manifest.name):
-            name = model.manifest.name
-            if name in self._by_name:
-                folder = str(model.package.folder)
-                raise PackageCorrupt(folder, seen=f"a second model named {name!r}", allowed="one package per name")
-            self._by_name[name] = model
+    def __init__(self, models: Collection[LoadedModel] = (), aliases: Aliases = MappingProxyType({})) -> None:
+        """Show models."""
+        self._shown = Shown(models, aliases)
+        self._leases: Counter[LoadedModel] = Counter()
+        self._waiting: dict[LoadedModel, list[asyncio.Future[None]]] = {}
+        self._watchers: list[Callable[[], None]] = []
 
     def __iter__(self) -> Iterator[LoadedModel]:
-        return iter(self._by_name.values())
+        return iter(self._shown)
+
+    def names(self) -> list[str]:
+        """Return the names of the loaded models, sorted."""
+        return self._shown.names()
+
+    def aliases_of(self, model: LoadedModel) -> tuple[str, ...]:
+        """Return the aliases that lead to a model, sorted, `latest` among them."""
+        return self._shown.aliases_of(model)
 
     def find(self, name: str) -> LoadedModel:
-        """Return a model by its name; no name means the only one loaded.
+        """Return the model that a name leads to, for a look that ends at once: see `Shown.find`.
 
         Raises:
-            ModelUnknown: there is none of that name, or several and no name was given.
+            ModelUnknown: nothing answers to that name.
         """
-        if not name and len(self._by_name) == 1:
-            return next(iter(self._by_name.values()))
-        if name not in self._by_name:
-            raise ModelUnknown(loaded=list(self._by_name))
-        return self._by_name[name]
+        return self._shown.find(name)
+
+    @contextmanager
+    def lease(self, name: str) -> Iterator[LoadedModel]:
+        """Hold the model that a name leads to: its graphs stay loaded until the body ends, whatever is shown meanwhile.
+
+        Whoever hands a job to an engine does so, and waits for it, inside.
+
+        Raises:
+            ModelUnknown: nothing answers to that name.
+        """
+        model = self.find(name)
+        self._leases[model] += 1
+        try:
+            yield model
+        finally:
+            self._leases[model] -= 1
+            if not self._leases[model]:
+                del self._leases[model]
+                for waiter in self._waiting.pop(model, ()):
+                    if not waiter.done():
+                        waiter.set_result(None)
+
+    async def until_unused(self, model: LoadedModel) -> None:
+        """Wait until nobody holds the model."""
+        while self._leases[model]:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(model, []).append(waiter)
+            await waiter
+
+    def show(self, models: Collection[LoadedModel], aliases: Aliases) -> None:
+        """Show these models under these aliases in place of those before, in one step, and tell who watches."""
+        self._shown = Shown(models, aliases)
+        for watcher in self._watchers:
+            watcher()
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Call `watcher` after each change of what is shown; it must return at once and never raise.
+
+        For health, metrics and whatever else follows the models: iterate, or ask for `names`, when called.
+        """
+        self._watchers.append(watcher)
 
 
-def _model_input(package: ModelPackage) -> ModelInput:
-    preprocessing = package.manifest.preprocessing
-    try:
-        model_input = ModelInput(
-            size=package.manifest.vision.image_size,
-            mean=tuple(preprocessing.mean),
-            std=tuple(preprocessing.std),
-            resampling=Resampling(preprocessing.resampling),
-        )
-        _check_channels(model_input, package.manifest.vision.channels)
-    except ValueError as error:
-        path = str(package.folder / "manifest.json")
-        raise PackageCorrupt(path, seen="preprocessing that is not usable", allowed="mean, std, resampling") from error
-    return model_input
+def split_name(name: str) -> tuple[str, str, str]:
+    """Split `name`, `name:version` or `name@alias` into its parts; what is not there is empty.
 
-
-def _check_channels(model_input: ModelInput, channels: int) -> None:
-    if len(model_input.mean) != channels:
-        raise ValueError("a mean and a std for every channel")
-
-
-def _tokeniser(package: ModelPackage) -> Tokeniser:
-    path, text = package.path(package.manifest.tokenizer_file), package.manifest.text
-    try:
-        return Tokeniser(
-            path.read_bytes(),
-            context_length=text.context_length,
-            start_token_id=text.start_token_id,
-            end_token_id=text.end_token_id,
-        )
-    except Exception as error:  # the tokenizers library raises plain Exception
-        raise PackageCorrupt(str(path), seen="no usable tokeniser", allowed="a tokenizer.json") from error
+    A separator with nothing behind it, or a second one, makes a name that no model has: names hold neither.
+    """
+    bare, colon, version = name.partition(":")
+    if colon and version:
+        return bare, version, ""
+    bare, at, alias = name.partition("@")
+    return (bare, "", alias) if at and alias else (name, "", "")

@@ -26,3 +26,9 @@ class CostModel:
     def seconds(self, model: str, rows: Mapping[Role, int]) -> float:
         """Estimate the time that rows of several graphs take, from the median of what was seen lately."""
         return sum(count * self._row_seconds.get((model, role), 0.0) for role, count in rows.items() if count > 0)
+
+    def forget(self, model: str) -> None:
+        """Forget a model that has gone; the compute thread's alone, as `observe` is."""
+        for known in [known for known in self._observed if known[0] == model]:
+            del self._observed[known]
+            del self._row_seconds[known]

@@ -28,7 +28,7 @@ class Engine:
         """Prepare an engine; `start` starts it."""
         self.roster = roster
         self.evaluator = evaluator
-        self._device = device
+        self.device = device
         self._thread = threading.Thread(target=self._work, name="m2ib-engine", daemon=True)
         self._on_death: Callable[[], None] = lambda: None
 
@@ -69,7 +69,7 @@ class Engine:
     def _work(self) -> None:
         torch.set_num_threads(1)  # a mask is small: waking a second thread costs more, and it would take ONNX Runtime's
         try:
-            with self._device.in_order():
+            with self.device.in_order():
                 is_resting = True
                 while not self.roster.is_over:
                     if self.roster.wait_for_work(_IDLE_SECONDS):

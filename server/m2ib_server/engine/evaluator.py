@@ -1,7 +1,8 @@
 """Evaluates what jobs wait for: from the cache, or in as few calls of the graphs as possible."""
 
+import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +14,7 @@ from m2ib_server.engine.cache import CacheKey, FeatureCache
 from m2ib_server.engine.cost import CostModel
 from m2ib_server.engine.schedule import Pending, batches
 from m2ib_server.engine.turn import Answer
+from m2ib_server.errors import ModelGone
 from m2ib_server.package import Role
 
 
@@ -56,22 +58,44 @@ class EvaluatorCounts:
 
 
 class Evaluator:
-    """Evaluates on one device. One thread's alone, but for its counts, which any may read."""
+    """Evaluates on one device. One thread's alone, but for its counts, which any may read, and its models.
 
-    def __init__(self, models: Mapping[str, Graphs], *, max_rows: int, cache: FeatureCache, costs: CostModel) -> None:
-        """Evaluate with the graphs of `models`, by digest; `costs` learns from it.
+    Models come and go while it works: the mapping is copied to be changed, never changed, so that a round sees one
+    state of it from beginning to end. What was kept of a model that has gone is forgotten before the next round.
+    """
+
+    def __init__(self, *, max_rows: int, cache: FeatureCache, costs: CostModel) -> None:
+        """Begin without a model; `costs` learns from what is evaluated.
 
         max_rows: the most rows of a call, and of an evaluation.
         """
         self.counts = EvaluatorCounts(Counter(), Counter(), Counter(), Counter())
         self.max_rows = max_rows
-        self._models = models
+        self._models: Mapping[str, Graphs] = {}
+        self._changing = threading.Lock()
+        self._removed: deque[str] = deque()
         self._cache = cache
         self._costs = costs
 
+    def add(self, digest: str, graphs: Graphs) -> None:
+        """Take a model, by its package's digest; any thread may call this."""
+        with self._changing:
+            self._models = {**self._models, digest: graphs}
+
+    def remove(self, digest: str) -> None:
+        """Let go of a model and of what was kept of it; any thread may call this, also for one that is not there.
+
+        An evaluation that still asks for it fails alone.
+        """
+        with self._changing:
+            self._models = {known: graphs for known, graphs in self._models.items() if known != digest}
+        self._removed.append(digest)
+
     def evaluate(self, pending: Sequence[Pending]) -> list[Evaluated]:
         """Return what came of each evaluation; one that fails does not touch the others."""
-        keys = [self._key(item) for item in pending]
+        models = self._models
+        self._forget_removed()
+        keys = [_key(item, models) for item in pending]
         first_of: dict[CacheKey, int] = {}
         evaluated: dict[int, Evaluated] = {}
         wanted: list[int] = []
@@ -81,7 +105,7 @@ class Evaluator:
                 evaluated[index] = Evaluated(answer=kept, is_recalled=True)
             elif key is None or first_of.setdefault(key, index) == index:
                 wanted.append(index)
-        for index, answer in zip(wanted, self._compute([pending[index] for index in wanted]), strict=True):
+        for index, answer in zip(wanted, self._compute([pending[index] for index in wanted], models), strict=True):
             evaluated[index] = Evaluated(answer=answer)
             key = keys[index]
             if key is not None and not isinstance(answer, Exception):
@@ -95,40 +119,50 @@ class Evaluator:
         return [evaluated[index] for index in range(len(pending))]
 
     def trim(self) -> None:
-        """Give back the memory that large batches took."""
+        """Give back the memory that large batches took, and what was kept of models that have gone."""
+        self._forget_removed()
         for graphs in self._models.values():
             graphs.trim()
 
-    def _compute(self, pending: Sequence[Pending]) -> list[Answer | Exception]:
+    def _forget_removed(self) -> None:
+        while self._removed:
+            digest = self._removed.popleft()
+            self._cache.forget(digest)
+            self._costs.forget(digest)
+
+    def _compute(self, pending: Sequence[Pending], models: Mapping[str, Graphs]) -> list[Answer | Exception]:
         answers: dict[int, Answer | Exception] = {}
         for call in batches(pending, self.max_rows):
-            answers |= zip(call, self._call([pending[index] for index in call]), strict=True)
+            answers |= zip(call, self._call([pending[index] for index in call], models), strict=True)
         return [answers[index] for index in range(len(pending))]
 
-    def _call(self, call: Sequence[Pending]) -> Sequence[Answer | Exception]:
+    def _call(self, call: Sequence[Pending], models: Mapping[str, Graphs]) -> Sequence[Answer | Exception]:
         """Evaluate in one call; when that fails, each alone, so that only the culprit fails."""
         model, role = call[0].model, call[0].evaluation.role
+        if model not in models:  # nobody who waits for an answer holds one: who does has a lease on the model
+            return [ModelGone() for _ in call]
         inputs = [item.evaluation.inputs for item in call]
         sizes = [item.evaluation.rows for item in call]
         started = time.perf_counter()
         try:
-            outputs = self._models[model].run(role, _joined(inputs))
+            outputs = models[model].run(role, _joined(inputs))
             answers = [outputs] if len(call) == 1 else _split(outputs, sizes)
         except Exception as error:  # whatever a runtime raises is the fault of these evaluations alone
             if len(call) == 1:
                 return [error]
-            return [answer for item in call for answer in self._call([item])]
+            return [answer for item in call for answer in self._call([item], models)]
         self._costs.observe(model, role, rows=sum(sizes), seconds=time.perf_counter() - started)
         self.counts.calls[role] += 1
         self.counts.rows[role] += sum(sizes)
         return answers
 
-    def _key(self, pending: Pending) -> CacheKey | None:
-        evaluation = pending.evaluation
-        if evaluation.digest is None:
-            return None
-        layer = self._models[pending.model].layer(evaluation.role)
-        return CacheKey(model=pending.model, role=evaluation.role, layer=layer, content=evaluation.digest)
+
+def _key(pending: Pending, models: Mapping[str, Graphs]) -> CacheKey | None:
+    evaluation = pending.evaluation
+    if evaluation.digest is None or pending.model not in models:
+        return None
+    layer = models[pending.model].layer(evaluation.role)
+    return CacheKey(model=pending.model, role=evaluation.role, layer=layer, content=evaluation.digest)
 
 
 def _joined(inputs: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:

@@ -2,9 +2,10 @@
 
 import torch
 
-from m2ib_server.engine.catalogue import LoadedModel
 from m2ib_server.engine.engine import Engine
 from m2ib_server.engine.job import Caller, Job
+from m2ib_server.engine.model import LoadedModel
+from m2ib_server.engine.schedule import Priority
 from m2ib_server.errors import EmbeddingUndefined, PackageCorrupt
 from m2ib_server.methods import Attribution, M2IBSettings, MaskShape, Side, explain
 
@@ -22,7 +23,7 @@ _TIMEOUT_SECONDS = 300
 
 
 def warm_up(model: LoadedModel, engine: Engine) -> None:
-    """Explain a black image and the first reference text, both sides.
+    """Explain a black image and the first reference text, both sides, behind the callers of models that serve already.
 
     Raises:
         PackageCorrupt: features, an embedding or an attribution are not finite, or one has not one value per token.
@@ -32,7 +33,7 @@ def warm_up(model: LoadedModel, engine: Engine) -> None:
     image = model.image_input(torch.zeros(model.model_input.shape).numpy())
     method = explain(image, model.text_input(text), WARM_UP, tuple(Side))
     caller: Caller[Attribution] = Caller()
-    engine.submit(Job(method, model=model.digest, rows=WARM_UP.rows), caller)
+    engine.submit(Job(method, model=model.digest, rows=WARM_UP.rows, priority=Priority.BULK), caller)
     try:
         attribution = caller.reply.result(timeout=_TIMEOUT_SECONDS)
     except EmbeddingUndefined as error:
