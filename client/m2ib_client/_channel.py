@@ -14,21 +14,36 @@ KEEPALIVE_TIMEOUT_MS = 20_000
 RECONNECT_MAX_MS = 5_000
 DEFAULT_TIMEOUT_SECONDS = 60.0
 
-# Only UNAVAILABLE is retried: the request was not begun. A full queue is the caller's to wait for, and an
-# answer that has begun is never asked for twice.
+SERVICE = "m2ib.v1.AttributionService"
+MAX_ATTEMPTS = 3
+
+
+def _retry_policy(*codes: str) -> dict[str, object]:
+    """Return the policy of calls that may end with these statuses and are then made again.
+
+    The server says when, as a pushback, which replaces the pause below; it says "never" where another attempt cannot
+    help or would come after the deadline. Only what reaches no service of ours has no pushback: a message above the
+    server's limit, whose two more attempts are in vain, and what proxies refuse.
+    """
+    return {
+        "maxAttempts": MAX_ATTEMPTS,
+        "initialBackoff": "0.1s",
+        "maxBackoff": "1s",
+        "backoffMultiplier": 3,
+        "retryableStatusCodes": list(codes),
+    }
+
+
+# Every call may be made again: an answer depends on the request alone, so a second attempt joins the computation that
+# the first one began. An answer that has begun is never asked for twice. An upload for which there is no room is not
+# tried again, since the image can go with the request instead.
 SERVICE_CONFIG = {
     "methodConfig": [
-        {
-            "name": [{"service": "m2ib.v1.AttributionService"}],
-            "retryPolicy": {
-                "maxAttempts": 3,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "1s",
-                "backoffMultiplier": 3,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
+        {"name": [{"service": SERVICE}], "retryPolicy": _retry_policy("UNAVAILABLE", "RESOURCE_EXHAUSTED")},
+        {"name": [{"service": SERVICE, "method": "UploadImage"}], "retryPolicy": _retry_policy("UNAVAILABLE")},
     ],
+    # The budget of retries of a channel: each failure takes one, each answer gives half a one back, and with half of
+    # them gone nothing is tried again.
     "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.5},
 }
 

@@ -25,6 +25,7 @@ from m2ib_client._errors import (
 )
 from m2ib_client._status import DETAILS_KEY, DOMAIN
 
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
 STATUS_BY_ERROR: Mapping[type[M2IBError], grpc.StatusCode] = MappingProxyType(
     {
         InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -47,9 +48,22 @@ def status_of(error: M2IBError) -> status_pb2.Status:
 
 
 def abort(context: grpc.ServicerContext, error: M2IBError) -> NoReturn:
-    """End the call with the status and the details that make a client raise such an error."""
-    context.set_trailing_metadata(((DETAILS_KEY, status_of(error).SerializeToString()),))
+    """End the call with the status and the details that make a client raise such an error.
+
+    As the service does, it also tells the client's gRPC library when to try again, if ever.
+    """
+    metadata: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status_of(error).SerializeToString())]
+    if isinstance(error, TransientError) and error.retry_after_seconds is not None:
+        metadata.append((PUSHBACK_KEY, pushback(error.retry_after_seconds, context.time_remaining())))
+    context.set_trailing_metadata(tuple(metadata))
     context.abort(STATUS_BY_ERROR[type(error)], str(error))
+
+
+def pushback(seconds: float, seconds_left: float | None) -> str:
+    """Return when to try again, in milliseconds; never where the deadline comes first."""
+    if seconds_left is not None and seconds >= seconds_left:
+        return "-1"
+    return str(max(1, round(1000 * seconds)))  # told 0, a client of grpcio 1.85 hangs until its deadline
 
 
 def _details(error: M2IBError) -> list[PackedDetail]:

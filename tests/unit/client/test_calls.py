@@ -12,6 +12,7 @@ import pytest
 import m2ib_client
 from m2ib.v1 import attribution_pb2, settings_pb2
 from m2ib_client import AsyncClient, Client, Explanation, Progress
+from m2ib_client._channel import MAX_ATTEMPTS
 from m2ib_client.testing import FakeService, serve_fake
 
 TEXT = "an opacity in the left lung"
@@ -215,7 +216,7 @@ SERVER_CAUSED = [
     m2ib_client.InvalidRequestError("x", field="text", seen="a", allowed="b", reason="TEXT_TOO_LONG"),
     m2ib_client.NotFoundError("x", allowed="one"),
     m2ib_client.AccessError("x"),
-    m2ib_client.BusyError("x", retry_after_seconds=1.5),
+    m2ib_client.BusyError("x", retry_after_seconds=0.25),
     m2ib_client.DeadlineError("x"),
     m2ib_client.CallCancelledError("x"),
     m2ib_client.ServerError("x"),
@@ -226,7 +227,7 @@ SERVER_CAUSED = [
 @pytest.mark.parametrize("error", SERVER_CAUSED, ids=lambda error: type(error).__name__)
 def test_every_fault_of_the_server_arrives_whole(connect: Any, fake: FakeService, error: m2ib_client.M2IBError) -> None:
     error.request_id = "request-17"
-    fake.fail_next(error)
+    fake.fail_next(error, times=MAX_ATTEMPTS)
     with pytest.raises(m2ib_client.M2IBError) as caught:
         connect(fake).models()
     assert type(caught.value) is type(error)
@@ -235,7 +236,7 @@ def test_every_fault_of_the_server_arrives_whole(connect: Any, fake: FakeService
 
 
 def test_fault_in_a_stream_arrives_too(connect: Any, fake: FakeService, image: Any) -> None:
-    fake.fail_next(m2ib_client.BusyError("full", retry_after_seconds=0.25))
+    fake.fail_next(m2ib_client.BusyError("full", retry_after_seconds=0.25), times=MAX_ATTEMPTS)
     with pytest.raises(m2ib_client.BusyError) as caught:
         list(connect(fake).explain_stream(image, TEXT))
     assert caught.value.retry_after_seconds == 0.25
@@ -260,12 +261,43 @@ def test_unavailable_server_is_given_up_in_the_end(connect: Any, fake: FakeServi
         connect(fake).models()
 
 
-def test_busy_server_is_not_asked_again(connect: Any, fake: FakeService) -> None:
-    fake.fail_next(m2ib_client.BusyError("full"))
-    client = connect(fake)
+@pytest.mark.parametrize("fault", [m2ib_client.BusyError, m2ib_client.UnavailableError])
+def test_server_is_asked_again_when_it_says(connect: Any, fake: FakeService, fault: Any) -> None:
+    fake.fail_next(fault("full", retry_after_seconds=0.4), times=2)
+    started = time.monotonic()
+    assert len(connect(fake).models()) == 1
+    assert time.monotonic() - started >= 0.8
+    assert len(fake.calls) == 3
+
+
+def test_stream_that_was_refused_is_asked_for_again(connect: Any, fake: FakeService, image: Any) -> None:
+    fake.fail_next(m2ib_client.BusyError("full", retry_after_seconds=0.05))
+    *_, last = connect(fake).explain_stream(image, TEXT)
+    assert isinstance(last, Explanation)
+    assert len(fake.calls) == 2
+
+
+def test_busy_server_is_given_up_in_the_end(connect: Any, fake: FakeService) -> None:
+    fake.fail_next(m2ib_client.BusyError("full", retry_after_seconds=0.05), times=MAX_ATTEMPTS)
     with pytest.raises(m2ib_client.BusyError):
-        client.models()
+        connect(fake).models()
+    assert len(fake.calls) == MAX_ATTEMPTS
+
+
+def test_who_cannot_wait_for_room_learns_at_once_that_there_is_none(connect: Any, fake: FakeService) -> None:
+    fake.fail_next(m2ib_client.BusyError("full", retry_after_seconds=30))
+    with pytest.raises(m2ib_client.BusyError):
+        connect(fake, timeout=10).models()
     assert len(fake.calls) == 1
+
+
+def test_retries_have_a_budget(connect: Any, fake: FakeService) -> None:
+    client, calls = connect(fake), 10
+    fake.fail_next(m2ib_client.BusyError("full", retry_after_seconds=0.02), times=calls * MAX_ATTEMPTS)
+    for _ in range(calls):
+        with pytest.raises(m2ib_client.BusyError):
+            client.models()
+    assert calls < len(fake.calls) < 2 * calls  # all would be 3 * calls; half the budget is 5 failures
 
 
 def test_absent_server_is_unavailable(connect: Any) -> None:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from m2ib_client import M2IBError, Span, Word, _errors
 from m2ib_client._answer import read_explanation
+from m2ib_client._channel import MAX_ATTEMPTS
 from m2ib_client._cli import report
 from m2ib_client._cli.app import app
 from m2ib_client._cli.exits import EXIT_BY_ERROR, EXIT_CODES_HELP, ExitCode, fault_lines
@@ -177,7 +178,7 @@ def test_every_exit_code_is_explained() -> None:
         (_errors.ServerError("broken", request_id="r-1"), ExitCode.FAULT, "request r-1"),
         (_errors.InvalidRequestError("text: too long"), ExitCode.INVALID, "text: too long"),
         (_errors.NotFoundError("no such model"), ExitCode.NOT_FOUND, "no such model"),
-        (_errors.BusyError("full", retry_after_seconds=2), ExitCode.UNAVAILABLE, "Try again in 2 s"),
+        (_errors.BusyError("full", retry_after_seconds=0.2), ExitCode.UNAVAILABLE, "Try again in 0.2 s"),
         (_errors.DeadlineError("late"), ExitCode.DEADLINE, "--timeout"),
     ],
 )
@@ -185,7 +186,7 @@ def test_fault_is_told_on_the_standard_error(
     run: Run, fake: FakeService, picture: Path, error: M2IBError, code: ExitCode, hint: str
 ) -> None:
     for arguments in (["explain", picture, TEXT], ["score", picture, "--text", TEXT], ["models"]):
-        fake.fail_next(error)
+        fake.fail_next(error, times=MAX_ATTEMPTS if isinstance(error, _errors.TransientError) else 1)
         result = run(*arguments)
         assert result.exit_code == code
         assert hint in result.stderr
