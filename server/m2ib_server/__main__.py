@@ -12,16 +12,19 @@ from m2ib_server import __version__, flags
 from m2ib_server.cores import available_threads
 from m2ib_server.errors import ServiceError
 from m2ib_server.settings import (
+    DEFAULT_AUDIT,
     DEFAULT_ENGINE,
     DEFAULT_INTAKE,
     DEFAULT_MESSAGE_BYTES,
     DEFAULT_REQUESTS,
     MEBIBYTE,
+    AuditSettings,
     EngineLimits,
     IntakeLimits,
     RequestLimits,
     ServerSettings,
 )
+from m2ib_server.sight.audit_command import audit
 from m2ib_server.telemetry import configure_log, log_event
 
 app = typer.Typer(
@@ -31,6 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(audit, name="audit")
 
 EXIT_FAILED = 1
 EXIT_NOT_READY = 3
@@ -64,6 +69,11 @@ def serve(
     max_score_images: flags.MaxScoreImages = DEFAULT_REQUESTS.max_score_images,
     max_score_texts: flags.MaxScoreTexts = DEFAULT_REQUESTS.max_score_texts,
     max_text_characters: flags.MaxTextCharacters = DEFAULT_REQUESTS.max_text_characters,
+    audit_log: flags.AuditLog = None,
+    audit_salt_file: flags.AuditSaltFile = None,
+    audit_on_failure: flags.AuditOnFailure = flags.OnFailureChoice.REFUSE,
+    audit_fsync: flags.AuditFsync = flags.FsyncChoice.ALWAYS,
+    audit_max_mebibytes: flags.AuditMaxMebibytes = DEFAULT_AUDIT.max_bytes // MEBIBYTE,
     ready_file: flags.ReadyFile = None,
     exit_with_stdin: flags.ExitWithStdin = False,
 ) -> None:
@@ -75,6 +85,7 @@ def serve(
     threads = threads or available_threads()
     flags.check_sizes(max_image_mebibytes, max_message_mebibytes)
     flags.check_devices(devices, threads, device)
+    flags.check_audit(audit_log, audit_salt_file)
     settings = ServerSettings(
         models=models,
         listen=listen,
@@ -107,6 +118,13 @@ def serve(
             cache_bytes=cache_mebibytes * MEBIBYTE,
         ),
         intake=IntakeLimits(upload_bytes=upload_mebibytes * MEBIBYTE, upload_seconds=upload_seconds),
+        audit=AuditSettings(
+            file=audit_log,
+            salt_file=audit_salt_file,
+            refuses=audit_on_failure is flags.OnFailureChoice.REFUSE,
+            syncs_always=audit_fsync is flags.FsyncChoice.ALWAYS,
+            max_bytes=audit_max_mebibytes * MEBIBYTE,
+        ),
     )
     raise typer.Exit(_run(settings))
 
@@ -153,6 +171,8 @@ def _run(settings: ServerSettings) -> int:
         return _refuse(error.reason, error)
     try:
         is_drained = asyncio.run(serve_rooms(rooms, settings))
+    except ServiceError as error:
+        return _refuse(error.reason, error)
     except OSError as error:
         return _refuse("ADDRESS_UNAVAILABLE", error)
     finally:

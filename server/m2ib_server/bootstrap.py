@@ -20,6 +20,7 @@ from m2ib_server.engine import Catalogue, CostModel, Engine, Evaluator, FeatureC
 from m2ib_server.repository import Loader, Repository
 from m2ib_server.runtime import Device, DeviceKind, open_devices
 from m2ib_server.settings import ServerSettings
+from m2ib_server.sight.audit_log import open_audit_log
 from m2ib_server.telemetry import log_event
 
 SERVICE = AttributionServicer.name
@@ -86,7 +87,8 @@ async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
     Raises:
         OSError: the address cannot be listened on.
     """
-    reception = Reception(OpenGate(), [CallLog()])
+    audit_log = open_audit_log(settings.audit)
+    reception = Reception(OpenGate(), [CallLog(), *([audit_log] if audit_log else [])])
     desk = Desk(rooms.catalogue, rooms.fleet, settings)
     servicer = AttributionServicer(desk, reception, settings)
     server = grpc.aio.server(interceptors=[Parsing()], options=channel_options(settings.max_message_bytes))
@@ -111,6 +113,8 @@ async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
         log_event("engine stopping", **engine.tally())
     rooms.fleet.close()
     desk.close()
+    if audit_log is not None:
+        audit_log.close()
     log_event("stopped", reason=reason)
     return not rooms.ended.is_set()
 

@@ -295,6 +295,28 @@ class EvaluationAborted(ServiceError):
         super().__init__("the evaluation took far longer than any should, and was ended")
 
 
+class AuditUnavailable(ServiceError):
+    """The audit log cannot be written, and the operator wants no call without a record."""
+
+    code = Code.UNAVAILABLE
+    reason = "AUDIT_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("the audit log cannot be written, and no call is answered without a record; retry later")
+
+
+class AuditUnusable(ServiceError):
+    """The audit log or its key cannot be used; the server does not start."""
+
+    code = Code.UNAVAILABLE
+    reason = "AUDIT_UNUSABLE"
+
+    def __init__(self, file: str, *, seen: str, allowed: str) -> None:
+        """Name the file, what was seen and what is allowed."""
+        super().__init__(f"{file}: seen {seen}; allowed: {allowed}")
+
+
 class PackageCorrupt(ServiceError):
     """A model package is not what its manifest says, or has no manifest that this server reads."""
 

@@ -17,6 +17,20 @@ class DeviceChoice(StrEnum):
     TENSORRT = "tensorrt"
 
 
+class OnFailureChoice(StrEnum):
+    """What happens to calls that the audit log cannot record."""
+
+    REFUSE = "refuse"
+    CONTINUE = "continue"
+
+
+class FsyncChoice(StrEnum):
+    """When the audit log waits for the disk."""
+
+    ALWAYS = "always"
+    INTERVAL = "interval"
+
+
 def _listen_address(value: str) -> str:
     host, separator, port = value.rpartition(":")
     if not separator or not host or not port.isdigit() or int(port) > 65535:
@@ -114,6 +128,27 @@ MaxSamples = Annotated[int, _count("M2IB_MAX_SAMPLES", "Most noise rows per step
 MaxScoreImages = Annotated[int, _count("M2IB_MAX_SCORE_IMAGES", "Most images that one request may score.")]
 MaxScoreTexts = Annotated[int, _count("M2IB_MAX_SCORE_TEXTS", "Most texts that one request may score.")]
 MaxTextCharacters = Annotated[int, _count("M2IB_MAX_TEXT_CHARACTERS", "Longest text, in Unicode code points.")]
+AuditLog = Annotated[
+    Path | None,
+    typer.Option(envvar="M2IB_AUDIT_LOG", dir_okay=False, help="File that every call is recorded in; none by default."),
+]
+AuditSaltFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="M2IB_AUDIT_SALT_FILE", dir_okay=False, help="File with the key of the images' hashes, 32 bytes or more."
+    ),
+]
+AuditOnFailure = Annotated[
+    OnFailureChoice,
+    typer.Option(envvar="M2IB_AUDIT_ON_FAILURE", help="What to do with calls that cannot be recorded."),
+]
+AuditFsync = Annotated[
+    FsyncChoice,
+    typer.Option(envvar="M2IB_AUDIT_FSYNC", help="Wait for the disk before each answer, or about each second."),
+]
+AuditMaxMebibytes = Annotated[
+    int, _count("M2IB_AUDIT_MAX_MEBIBYTES", "Size at which the audit log is continued in a new file, in MiB.")
+]
 ReadyFile = Annotated[
     Path | None,
     typer.Option(envvar="M2IB_READY_FILE", dir_okay=False, help="File to write host:port to once ready."),
@@ -130,6 +165,17 @@ def check_devices(devices: int, threads: int, device: DeviceChoice) -> None:
     if device is DeviceChoice.CPU and devices > threads:
         seen, allowed = f"--devices (M2IB_DEVICES) {devices}", f"at most --threads (M2IB_THREADS) {threads} on a CPU"
         raise typer.BadParameter(f"seen {seen}; allowed: {allowed}")
+
+
+def check_audit(log: Path | None, salt_file: Path | None) -> None:
+    """Refuse an audit log without a key, and a key without a log.
+
+    Raises:
+        typer.BadParameter: naming both flags and both variables.
+    """
+    if (log is None) != (salt_file is None):
+        seen = "one of --audit-log (M2IB_AUDIT_LOG) and --audit-salt-file (M2IB_AUDIT_SALT_FILE) alone"
+        raise typer.BadParameter(f"seen {seen}; allowed: both or neither")
 
 
 def check_sizes(max_image_mebibytes: int, max_message_mebibytes: int) -> None:

@@ -81,6 +81,26 @@ class IntakeLimits:
     image_cache_bytes: int = 256 * MEBIBYTE
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSettings:
+    """Where every call is recorded, and what happens when it cannot be.
+
+    Attributes:
+        file: the log; None keeps none.
+        salt_file: the file with the key of the images' hashes, at least 32 bytes; needed where there is a log.
+        refuses: whether no call is answered that could not be recorded; else it is answered, and counted.
+        syncs_always: whether an answer waits until its record is on the disk; else the disk is waited for each second.
+        max_bytes: the size at which the file is put aside and a new one continues it.
+    """
+
+    file: Path | None = None
+    salt_file: Path | None = None
+    refuses: bool = True
+    syncs_always: bool = True
+    max_bytes: int = 256 * MEBIBYTE
+
+
+DEFAULT_AUDIT = AuditSettings()
 DEFAULT_REQUESTS = RequestLimits()
 DEFAULT_INTAKE = IntakeLimits()
 DEFAULT_ENGINE = EngineLimits()
@@ -106,6 +126,7 @@ class ServerSettings:
         requests: the bounds of a request.
         engine: the bounds of each device's engine.
         intake: the bounds of what is held outside the engine.
+        audit: the audit log.
     """
 
     models: Path
@@ -122,3 +143,4 @@ class ServerSettings:
     requests: RequestLimits = DEFAULT_REQUESTS
     engine: EngineLimits = DEFAULT_ENGINE
     intake: IntakeLimits = DEFAULT_INTAKE
+    audit: AuditSettings = DEFAULT_AUDIT

@@ -102,6 +102,8 @@ ANSWERS: Mapping[type[ServiceError], Answer] = MappingProxyType(
         errors.Loading: AWAY,
         errors.Draining: AWAY,
         errors.EngineRestarting: AWAY,
+        errors.AuditUnavailable: AWAY,
+        errors.AuditUnusable: UNUSABLE,
         errors.PackageCorrupt: UNUSABLE,
         errors.DeviceUnavailable: UNUSABLE,
         errors.DeadlineExpired: EXPIRED,
