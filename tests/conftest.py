@@ -9,6 +9,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 
 from checkpoints import write_checkpoint
 from packages import export
+from scrape import METRICS
 from serving import running_server
 
 # The same examples on every machine in `make test` and, more of them, in `make test-all`; ever new ones in `make fuzz`.
@@ -64,5 +65,5 @@ def models(tiny_package, demo_package, tmp_path_factory):
 @pytest.fixture(scope="session")
 def server(models, tmp_path_factory):
     """A server with two models that every test may call and none may stop."""
-    with running_server(models, tmp_path_factory.mktemp("server"), "--reflection") as running:
+    with running_server(models, tmp_path_factory.mktemp("server"), "--reflection", *METRICS) as running:
         yield running

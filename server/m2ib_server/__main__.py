@@ -23,6 +23,7 @@ from m2ib_server.settings import (
     IntakeLimits,
     RequestLimits,
     ServerSettings,
+    SightSettings,
 )
 from m2ib_server.sight.audit_command import audit
 from m2ib_server.telemetry import configure_log, log_event
@@ -74,6 +75,8 @@ def serve(
     audit_on_failure: flags.AuditOnFailure = flags.OnFailureChoice.REFUSE,
     audit_fsync: flags.AuditFsync = flags.FsyncChoice.ALWAYS,
     audit_max_mebibytes: flags.AuditMaxMebibytes = DEFAULT_AUDIT.max_bytes // MEBIBYTE,
+    metrics_listen: flags.MetricsListen = None,
+    otlp_endpoint: flags.OtlpEndpoint = None,
     ready_file: flags.ReadyFile = None,
     exit_with_stdin: flags.ExitWithStdin = False,
 ) -> None:
@@ -125,6 +128,7 @@ def serve(
             syncs_always=audit_fsync is flags.FsyncChoice.ALWAYS,
             max_bytes=audit_max_mebibytes * MEBIBYTE,
         ),
+        sight=SightSettings(metrics_listen=metrics_listen, otlp_endpoint=otlp_endpoint),
     )
     raise typer.Exit(_run(settings))
 

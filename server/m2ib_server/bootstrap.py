@@ -10,17 +10,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from m2ib.v1 import attribution_pb2_grpc
+from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
 from m2ib_server import __version__
 from m2ib_server.api import AttributionServicer, CallLog, Desk, OpenGate, Parsing, Reception
-from m2ib_server.engine import Catalogue, CostModel, Engine, Evaluator, FeatureCache, Fleet, Roster
+from m2ib_server.api.call import CallObserver
+from m2ib_server.engine import (
+    UNOBSERVED,
+    Catalogue,
+    CostModel,
+    Engine,
+    EngineObserver,
+    Evaluator,
+    FeatureCache,
+    Fleet,
+    Roster,
+)
 from m2ib_server.repository import Loader, Repository
 from m2ib_server.runtime import Device, DeviceKind, open_devices
 from m2ib_server.settings import ServerSettings
 from m2ib_server.sight.audit_log import open_audit_log
+from m2ib_server.sight.metrics import Metrics
 from m2ib_server.telemetry import log_event
 
 SERVICE = AttributionServicer.name
@@ -35,12 +48,14 @@ class Rooms:
         catalogue: the loaded models.
         fleet: running.
         repository: where models come from and go to.
+        metrics: what they count; None where nobody asked for it.
         ended: set once a compute thread has ended by a fault of ours.
     """
 
     catalogue: Catalogue
     fleet: Fleet
     repository: Repository
+    metrics: Metrics | None = None
     ended: threading.Event = field(default_factory=threading.Event)
 
 
@@ -57,9 +72,14 @@ def build(settings: ServerSettings) -> Rooms:
         count=settings.devices,
         spin_microseconds=settings.spin_microseconds,
     )
-    catalogue, fleet = Catalogue(), Fleet([build_engine(device, settings) for device in devices])
+    metrics = Metrics(_counted_services()) if settings.sight.metrics_listen else None
+    engines = [
+        build_engine(device, settings, UNOBSERVED if metrics is None else metrics.engine_observer(index))
+        for index, device in enumerate(devices)
+    ]
+    catalogue, fleet = Catalogue(), Fleet(engines)
     repository = Repository(settings.models, catalogue, Loader(fleet))
-    rooms = Rooms(catalogue=catalogue, fleet=fleet, repository=repository)
+    rooms = Rooms(catalogue=catalogue, fleet=fleet, repository=repository, metrics=metrics)
     fleet.start(on_death=rooms.ended.set)
     try:
         repository.load_all()
@@ -69,13 +89,16 @@ def build(settings: ServerSettings) -> Rooms:
     return rooms
 
 
-def build_engine(device: Device, settings: ServerSettings) -> Engine:
+def build_engine(device: Device, settings: ServerSettings, observer: EngineObserver = UNOBSERVED) -> Engine:
     """Give a device an engine, not yet started and without a model."""
     costs = CostModel()
     evaluator = Evaluator(
-        max_rows=settings.engine.max_rows, cache=FeatureCache(settings.engine.cache_bytes), costs=costs
+        max_rows=settings.engine.max_rows,
+        cache=FeatureCache(settings.engine.cache_bytes),
+        costs=costs,
+        observer=observer,
     )
-    return Engine(Roster(settings.engine, costs), evaluator, device)
+    return Engine(Roster(settings.engine, costs), evaluator, device, observer)
 
 
 async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
@@ -87,11 +110,20 @@ async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
     Raises:
         OSError: the address cannot be listened on.
     """
+    metrics = rooms.metrics
     audit_log = open_audit_log(settings.audit)
-    reception = Reception(OpenGate(), [CallLog(), *([audit_log] if audit_log else [])])
+    observers: list[CallObserver] = [
+        *([metrics.calls] if metrics else []),
+        CallLog(),
+        *([audit_log] if audit_log else []),
+    ]
+    reception = Reception(OpenGate(), observers)
     desk = Desk(rooms.catalogue, rooms.fleet, settings)
     servicer = AttributionServicer(desk, reception, settings)
-    server = grpc.aio.server(interceptors=[Parsing()], options=channel_options(settings.max_message_bytes))
+    server = grpc.aio.server(
+        interceptors=[*([metrics.rpcs] if metrics else []), Parsing()],
+        options=channel_options(settings.max_message_bytes),
+    )
     attribution_pb2_grpc.add_AttributionServiceServicer_to_server(servicer, server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
@@ -99,6 +131,8 @@ async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
     address = _listen(server, settings.listen)
+    if metrics is not None:
+        _show(metrics, rooms.fleet, desk, settings)
     await server.start()
     for name in health_names(rooms.catalogue):
         await status.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -115,8 +149,25 @@ async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
     desk.close()
     if audit_log is not None:
         audit_log.close()
+    if metrics is not None:
+        metrics.close()
     log_event("stopped", reason=reason)
     return not rooms.ended.is_set()
+
+
+def _counted_services() -> list[ServiceDescriptor]:
+    """Return the services whose every method is counted from zero, called or not."""
+    return [
+        attribution_pb2.DESCRIPTOR.services_by_name["AttributionService"],
+        health_pb2.DESCRIPTOR.services_by_name["Health"],
+    ]
+
+
+def _show(metrics: Metrics, fleet: Fleet, desk: Desk, settings: ServerSettings) -> None:
+    """Open the port of the metrics, and say so."""
+    assert settings.sight.metrics_listen is not None, "metrics are made where there is a port for them"
+    metrics.watch(fleet, desk)
+    log_event("metrics ready", address=metrics.start(settings.sight.metrics_listen))
 
 
 def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:

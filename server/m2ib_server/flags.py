@@ -38,6 +38,19 @@ def _listen_address(value: str) -> str:
     return value
 
 
+def _optional_listen_address(value: str | None) -> str | None:
+    return None if value is None else _listen_address(value)
+
+
+def _collector(value: str | None) -> str | None:
+    if value is None:
+        return None
+    scheme, separator, address = value.partition("://")
+    if not separator or scheme not in ("http", "https"):
+        raise typer.BadParameter(f"seen {value!r}; allowed: http://host:port or https://host:port")
+    return f"{scheme}://{_listen_address(address)}"
+
+
 def _count(variable: str, meaning: str, *, least: int = 1, most: int | None = None) -> typer.models.OptionInfo:
     option: typer.models.OptionInfo = typer.Option(envvar=variable, min=least, max=most, help=meaning)
     return option
@@ -148,6 +161,22 @@ AuditFsync = Annotated[
 ]
 AuditMaxMebibytes = Annotated[
     int, _count("M2IB_AUDIT_MAX_MEBIBYTES", "Size at which the audit log is continued in a new file, in MiB.")
+]
+MetricsListen = Annotated[
+    str | None,
+    typer.Option(
+        envvar="M2IB_METRICS_LISTEN",
+        callback=_optional_listen_address,
+        help="Address to show Prometheus metrics on, in plaintext; none by default.",
+    ),
+]
+OtlpEndpoint = Annotated[
+    str | None,
+    typer.Option(
+        envvar="M2IB_OTLP_ENDPOINT",
+        callback=_collector,
+        help="OpenTelemetry collector to send traces to, such as http://127.0.0.1:4317; none by default.",
+    ),
 ]
 ReadyFile = Annotated[
     Path | None,

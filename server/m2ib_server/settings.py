@@ -101,6 +101,22 @@ class AuditSettings:
 
 
 DEFAULT_AUDIT = AuditSettings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SightSettings:
+    """What operators see of the server besides its log.
+
+    Attributes:
+        metrics_listen: "host:port" to show Prometheus metrics on, in plaintext; None shows none.
+        otlp_endpoint: "http://host:port" or "https://host:port" of the OpenTelemetry collector; None traces nothing.
+    """
+
+    metrics_listen: str | None = None
+    otlp_endpoint: str | None = None
+
+
+DEFAULT_SIGHT = SightSettings()
 DEFAULT_REQUESTS = RequestLimits()
 DEFAULT_INTAKE = IntakeLimits()
 DEFAULT_ENGINE = EngineLimits()
@@ -127,6 +143,7 @@ class ServerSettings:
         engine: the bounds of each device's engine.
         intake: the bounds of what is held outside the engine.
         audit: the audit log.
+        sight: metrics and traces.
     """
 
     models: Path
@@ -144,3 +161,4 @@ class ServerSettings:
     engine: EngineLimits = DEFAULT_ENGINE
     intake: IntakeLimits = DEFAULT_INTAKE
     audit: AuditSettings = DEFAULT_AUDIT
+    sight: SightSettings = DEFAULT_SIGHT

@@ -3,12 +3,14 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import settings_pb2
+from m2ib_server.engine import Period
 
 OK = "OK"
 
@@ -31,6 +33,7 @@ class Call:
             proves to be broken.
         settings: the settings in force, once known.
         timings: how long each stage took, once answered.
+        stages: when it was in which stage, as far as it got: prepare, the engine's, render.
         started_ns: when it began, on the wall clock.
         started: when it began, on the monotonic clock, in seconds.
     """
@@ -47,6 +50,7 @@ class Call:
     images: list[str] = field(default_factory=list)
     settings: settings_pb2.Settings | None = None
     timings: pb.Timings | None = None
+    stages: list[Period] = field(default_factory=list)
     started_ns: int = field(default_factory=time.time_ns)
     started: float = field(default_factory=time.monotonic)
 
@@ -54,6 +58,15 @@ class Call:
     def seconds(self) -> float:
         """Seconds since the call began."""
         return time.monotonic() - self.started
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Note when the body runs, whatever it ends in."""
+        started_ns = time.monotonic_ns()
+        try:
+            yield
+        finally:
+            self.stages.append(Period(stage=name, started_ns=started_ns, ended_ns=time.monotonic_ns()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,19 +118,22 @@ class Explainer:
     ) -> AsyncIterator[Submitted]:
         """Read a request and hand it to an engine; whatever ends the body, its place is free after it."""
         with self._intake.place(wire.ByteSize()) as place, self.leased(wire.model, call) as model:
-            prepared = await self._prepare(wire, model, call, default)
+            with call.stage("prepare"):
+                prepared = await self._prepare(wire, model, call, default)
             place.share(prepared.image)
+            since_ns = time.monotonic_ns()
             submitted = self._submit(prepared, call, on_step)
             try:
                 yield submitted
             finally:
                 submitted.caller.cancel()  # a reader that leaves takes its stake along; one that is answered has none
+                call.stages += submitted.job.periods(since_ns=since_ns, until_ns=time.monotonic_ns())
 
     async def finish(self, submitted: Submitted, call: Call) -> pb.Explanation:
         """Wait for a job and write its answer."""
         attribution = await reply_of(submitted.caller)
         explanation, render = await self._workers.answer(
-            lambda: _timed(lambda: self._explanation(submitted, attribution))
+            lambda: _timed(lambda: self._explanation(submitted, attribution), call)
         )
         prepared = submitted.prepared
         self._pace.observe(prepared.outputs, prepared.image.pixels, render)
@@ -245,10 +248,11 @@ class Explainer:
         )
 
 
-def _timed(write: Callable[[], pb.Explanation]) -> tuple[pb.Explanation, float]:
+def _timed(write: Callable[[], pb.Explanation], call: Call) -> tuple[pb.Explanation, float]:
     """Return an answer and the seconds that writing it took."""
     started = time.monotonic()
-    return write(), time.monotonic() - started
+    with call.stage("render"):
+        return write(), time.monotonic() - started
 
 
 async def reply_of(caller: Caller[Any]) -> Any:

@@ -58,9 +58,9 @@ class ImageReader:
         self._limits = limits
         self._aside = aside
         self._decode = decode
-        self._cache_bytes = cache_bytes
+        self.max_kept_bytes = cache_bytes
         self._kept: OrderedDict[Hashable, SourceImage] = OrderedDict()
-        self._kept_bytes = 0
+        self.kept_bytes = 0
         self._under_way: dict[Hashable, _Reading] = {}
 
     async def read(self, image: pb.Image, fit: int, model: LoadedModel, note: Callable[[str], None]) -> SourceImage:
@@ -102,13 +102,13 @@ class ImageReader:
         return source
 
     def _keep(self, key: Hashable, source: SourceImage) -> None:
-        if source.size_bytes > self._cache_bytes:
+        if source.size_bytes > self.max_kept_bytes:
             return
         self._kept[key] = source
-        self._kept_bytes += source.size_bytes
-        while self._kept_bytes > self._cache_bytes:
+        self.kept_bytes += source.size_bytes
+        while self.kept_bytes > self.max_kept_bytes:
             _, forgotten = self._kept.popitem(last=False)
-            self._kept_bytes -= forgotten.size_bytes
+            self.kept_bytes -= forgotten.size_bytes
 
 
 class _Reading:

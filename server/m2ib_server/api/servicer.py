@@ -1,6 +1,7 @@
 """The attribution service: one short method for each RPC, over the rooms that do the work."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import ExitStack, aclosing
 from typing import TypeVar
@@ -105,14 +106,8 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
     async def _score(self, wire: pb.ScoreRequest, model: LoadedModel, call: Call, place: Place) -> pb.ScoreResponse:
         request.check_count("images", len(wire.images), self._limits.max_score_images)
         request.check_count("texts", len(wire.texts), self._limits.max_score_texts)
-        texts = [
-            await _entry("text", f"texts[{index}]", self._read_text(text, model, truncate=wire.truncate_text))
-            for index, text in enumerate(wire.texts)
-        ]
-        images = [
-            await _entry("image", f"images[{index}]", self._image_input(image, wire.fit, model, call, place))
-            for index, image in enumerate(wire.images)
-        ]
+        with call.stage("prepare"):
+            images, texts = await self._read(wire, model, call, place)
         similarities = await self._similarities(images, [model.text_input(text) for text in texts], model, call)
         return pb.ScoreResponse(
             similarities=answer.write_tensor(similarities.numpy()),
@@ -121,6 +116,20 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
             digest=model.digest,
             text_lengths=[answer.write_length(text) for text in texts],
         )
+
+    async def _read(
+        self, wire: pb.ScoreRequest, model: LoadedModel, call: Call, place: Place
+    ) -> tuple[Sequence[EncoderInput], Sequence[EncodedText]]:
+        """Read every image and every text."""
+        texts = [
+            await _entry("text", f"texts[{index}]", self._read_text(text, model, truncate=wire.truncate_text))
+            for index, text in enumerate(wire.texts)
+        ]
+        images = [
+            await _entry("image", f"images[{index}]", self._image_input(image, wire.fit, model, call, place))
+            for index, image in enumerate(wire.images)
+        ]
+        return images, texts
 
     async def _similarities(
         self, images: Sequence[EncoderInput], texts: Sequence[EncoderInput], model: LoadedModel, call: Call
@@ -134,7 +143,8 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
                 rows = min(self._max_rows, len(share) + len(texts))
                 method, work = score(share, texts, rows=rows), score_work(share.values(), texts)
                 caller: Caller[Tensor] = Caller(deadline_ns=call.deadline_ns)
-                engine.submit(Job(method, model=model.digest, rows=rows, work=work), caller)
+                job = engine.submit(Job(method, model=model.digest, rows=rows, work=work), caller)
+                stakes.callback(_note_stages, call, job, time.monotonic_ns())
                 stakes.callback(caller.cancel)
                 asked.append((places, caller))
             for places, caller in asked:
@@ -154,6 +164,10 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
         pixel_values = (await self._desk.images.read(image, fit, model, call.images.append)).read.fitted.pixel_values
         place.grow(pixel_values.nbytes)
         return model.image_input(pixel_values)
+
+
+def _note_stages(call: Call, job: Job[Tensor], since_ns: int) -> None:
+    call.stages += job.periods(since_ns=since_ns, until_ns=time.monotonic_ns())
 
 
 async def _entry(name: str, entry: str, reading: Awaitable[Result]) -> Result:

@@ -6,14 +6,16 @@ from m2ib_server.engine.cost import CostModel
 from m2ib_server.engine.engine import Engine
 from m2ib_server.engine.evaluator import Evaluator
 from m2ib_server.engine.fleet import Fleet
-from m2ib_server.engine.job import Caller, Job, Stage
+from m2ib_server.engine.job import Caller, Job, Period, Stage
 from m2ib_server.engine.model import DeviceModel, LoadedModel
+from m2ib_server.engine.observer import UNOBSERVED, EngineObserver
 from m2ib_server.engine.ranking import ReferenceRank
 from m2ib_server.engine.roster import Census, Ending, Roster
 from m2ib_server.engine.schedule import Priority
 from m2ib_server.engine.warmup import warm_up
 
 __all__ = [
+    "UNOBSERVED",
     "Caller",
     "Catalogue",
     "Census",
@@ -21,11 +23,13 @@ __all__ = [
     "DeviceModel",
     "Ending",
     "Engine",
+    "EngineObserver",
     "Evaluator",
     "FeatureCache",
     "Fleet",
     "Job",
     "LoadedModel",
+    "Period",
     "Priority",
     "ReferenceRank",
     "Roster",

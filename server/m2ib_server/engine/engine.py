@@ -10,6 +10,7 @@ import torch
 
 from m2ib_server.engine.evaluator import Evaluated, Evaluator
 from m2ib_server.engine.job import Advance, Caller, Job
+from m2ib_server.engine.observer import UNOBSERVED, EngineObserver
 from m2ib_server.engine.roster import Roster
 from m2ib_server.engine.schedule import Pending
 from m2ib_server.engine.turn import Answer
@@ -24,11 +25,14 @@ _IDLE_SECONDS = 5.0  # without work for so long, memory for large batches is giv
 class Engine:
     """Runs methods on one device. Every admitted caller ends exactly once: see `roster.Ending`."""
 
-    def __init__(self, roster: Roster, evaluator: Evaluator, device: Device) -> None:
-        """Prepare an engine; `start` starts it."""
+    def __init__(
+        self, roster: Roster, evaluator: Evaluator, device: Device, observer: EngineObserver = UNOBSERVED
+    ) -> None:
+        """Prepare an engine; `start` starts it. `observer` is told of every round."""
         self.roster = roster
         self.evaluator = evaluator
         self.device = device
+        self._observer = observer
         self._thread = threading.Thread(target=self._work, name="m2ib-engine", daemon=True)
         self._on_death: Callable[[], None] = lambda: None
 
@@ -101,7 +105,7 @@ class Engine:
 
     def _round(self) -> None:
         """Let go who has left, then give each job whose turn it is its rows."""
-        now_ns = time.monotonic_ns()
+        started, now_ns = time.perf_counter(), time.monotonic_ns()
         chosen = self.roster.take_round(now_ns)
         self.roster.dismiss(now_ns, horizon_ns=int(_SAFETY * 1e9 * self.roster.seconds_of(chosen)))
         jobs = self.roster.still_running(chosen)
@@ -113,6 +117,7 @@ class Engine:
         evaluated = iter(self.evaluator.evaluate(wanted))
         for job, parts in zip(jobs, turns, strict=True):
             self._hand_over(job, parts, [next(evaluated) for _ in parts])
+        self._observer.advanced(jobs=len(jobs), seconds=time.perf_counter() - started)
 
     def _hand_over(self, job: Job[Any], parts: Sequence[Evaluation], evaluated: Sequence[Evaluated]) -> None:
         answers: list[Answer] = []

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from m2ib_server.engine.cache import CacheKey, FeatureCache
 from m2ib_server.engine.cost import CostModel
+from m2ib_server.engine.observer import UNOBSERVED, EngineObserver
 from m2ib_server.engine.schedule import Pending, batches
 from m2ib_server.engine.turn import Answer
 from m2ib_server.errors import ModelGone
@@ -64,8 +65,10 @@ class Evaluator:
     state of it from beginning to end. What was kept of a model that has gone is forgotten before the next round.
     """
 
-    def __init__(self, *, max_rows: int, cache: FeatureCache, costs: CostModel) -> None:
-        """Begin without a model; `costs` learns from what is evaluated.
+    def __init__(
+        self, *, max_rows: int, cache: FeatureCache, costs: CostModel, observer: EngineObserver = UNOBSERVED
+    ) -> None:
+        """Begin without a model; `costs` learns from what is evaluated, `observer` is told of every call.
 
         max_rows: the most rows of a call, and of an evaluation.
         """
@@ -74,8 +77,9 @@ class Evaluator:
         self._models: Mapping[str, Graphs] = {}
         self._changing = threading.Lock()
         self._removed: deque[str] = deque()
-        self._cache = cache
+        self.cache = cache
         self._costs = costs
+        self._observer = observer
 
     def add(self, digest: str, graphs: Graphs) -> None:
         """Take a model, by its package's digest; any thread may call this."""
@@ -100,7 +104,7 @@ class Evaluator:
         evaluated: dict[int, Evaluated] = {}
         wanted: list[int] = []
         for index, key in enumerate(keys):
-            kept = None if key is None else self._cache.get(key)
+            kept = None if key is None else self.cache.get(key)
             if kept is not None:
                 evaluated[index] = Evaluated(answer=kept, is_recalled=True)
             elif key is None or first_of.setdefault(key, index) == index:
@@ -109,7 +113,7 @@ class Evaluator:
             evaluated[index] = Evaluated(answer=answer)
             key = keys[index]
             if key is not None and not isinstance(answer, Exception):
-                self._cache.put(key, tuple(tensor.clone() for tensor in answer))  # out of the runtime's arena
+                self.cache.put(key, tuple(tensor.clone() for tensor in answer))  # out of the runtime's arena
         for index, key in enumerate(keys):
             if index not in evaluated and key is not None:
                 evaluated[index] = Evaluated(answer=evaluated[first_of[key]].answer, is_recalled=True)
@@ -127,7 +131,7 @@ class Evaluator:
     def _forget_removed(self) -> None:
         while self._removed:
             digest = self._removed.popleft()
-            self._cache.forget(digest)
+            self.cache.forget(digest)
             self._costs.forget(digest)
 
     def _compute(self, pending: Sequence[Pending], models: Mapping[str, Graphs]) -> list[Answer | Exception]:
@@ -151,9 +155,11 @@ class Evaluator:
             if len(call) == 1:
                 return [error]
             return [answer for item in call for answer in self._call([item], models)]
-        self._costs.observe(model, role, rows=sum(sizes), seconds=time.perf_counter() - started)
+        rows, seconds = sum(sizes), time.perf_counter() - started
+        self._costs.observe(model, role, rows=rows, seconds=seconds)
+        self._observer.called(role, rows=rows, seconds=seconds)
         self.counts.calls[role] += 1
-        self.counts.rows[role] += sum(sizes)
+        self.counts.rows[role] += rows
         return answers
 
 

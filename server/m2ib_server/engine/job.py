@@ -38,6 +38,26 @@ STAGE_BY_ROLE = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Period:
+    """A time that was spent on one stage.
+
+    Attributes:
+        stage: its name.
+        started_ns: on the monotonic clock.
+        ended_ns: on the same.
+    """
+
+    stage: str
+    started_ns: int
+    ended_ns: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it was."""
+        return (self.ended_ns - self.started_ns) / 1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Advance(Generic[Outcome]):
     """What came of one step of a job.
 
@@ -140,6 +160,9 @@ class Job(Generic[Outcome]):
         self._so_far = so_far
         self._stage = Stage.QUEUE
         self._marked_ns = time.monotonic_ns()
+        self._open = self._stage, self._marked_ns  # the period under way, as one value: any thread may read it
+        self._ended_ns: int | None = None
+        self._periods: list[Period] = []
 
     @property
     def contender(self) -> Contender:
@@ -192,6 +215,7 @@ class Job(Generic[Outcome]):
 
     def close(self) -> None:
         """End the method."""
+        self._ended_ns = self._ended_ns or time.monotonic_ns()
         self._method.close()
 
     def _send(self, answer: tuple[Tensor, ...] | None) -> Advance[Outcome]:
@@ -203,6 +227,7 @@ class Job(Generic[Outcome]):
                 wanted = self._method.send(())
         except StopIteration as stop:
             self.mark(self._stage)
+            self._ended_ns = self._marked_ns
             return Advance(events=tuple(events), is_done=True, outcome=stop.value)
         self._step = wanted if isinstance(wanted, tuple) else (wanted,)
         if self._step:
@@ -213,4 +238,18 @@ class Job(Generic[Outcome]):
         """Book the time since the last mark on the stage so far, and go on in `stage`."""
         now_ns = time.monotonic_ns()
         self.seconds[self._stage] += (now_ns - self._marked_ns) / 1e9
+        if stage is not self._stage:
+            self._periods.append(Period(stage=self._stage, started_ns=self._open[1], ended_ns=now_ns))
+            self._open = stage, now_ns
         self._stage, self._marked_ns = stage, now_ns
+
+    def periods(self, *, since_ns: int, until_ns: int) -> list[Period]:
+        """Return what of its stages lies between two times on the monotonic clock. May be called from any thread."""
+        stage, entered_ns = self._open
+        closed = [one for one in list(self._periods) if one.ended_ns <= entered_ns]
+        last = Period(stage=stage, started_ns=entered_ns, ended_ns=self._ended_ns or until_ns)
+        cut = [
+            Period(stage=one.stage, started_ns=max(one.started_ns, since_ns), ended_ns=min(one.ended_ns, until_ns))
+            for one in (*closed, last)
+        ]
+        return [one for one in cut if one.ended_ns >= one.started_ns]
