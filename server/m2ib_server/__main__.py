@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from m2ib_server import __version__, flags
+from m2ib_server import __version__, descriptors, flags
 from m2ib_server.cores import available_threads
 from m2ib_server.errors import ServiceError
 from m2ib_server.settings import (
@@ -163,6 +163,7 @@ def _root(
 def _run(settings: ServerSettings) -> int:
     """Build and serve; return the exit code."""
     configure_log()
+    descriptors.raise_limit()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines are neither JSON nor on the allow-list
     # torch and ONNX Runtime take seconds to import: not for --help, and not before the flags are known to be right.
     from m2ib_server.bootstrap import build
