@@ -4,6 +4,10 @@
 #   docker build --build-arg DEVICE=cpu -t m2ib-server:cpu .
 #   docker build --build-arg DEVICE=gpu -t m2ib-server:gpu .
 #
+# It listens on every interface, so it refuses to start without a certificate (M2IB_TLS_CERTIFICATE and M2IB_TLS_KEY, both
+# mounted) unless M2IB_INSECURE=true says that plaintext is meant: docs/operations/security.md. Its health is told in
+# plaintext, within the container alone, on M2IB_HEALTH_LISTEN; for a kubelet's gRPC probes set that to 0.0.0.0:50052.
+#
 # For the CPU image give pip an index that has CPU wheels of torch (--build-arg PIP_EXTRA_INDEX_URL=...); without one
 # the image works, with gigabytes of CUDA libraries that it never uses.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
@@ -34,7 +38,8 @@ ENV M2IB_DEVICE=cuda NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compu
 FROM ${DEVICE} AS final
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin m2ib
 COPY --from=environment /opt/m2ib /opt/m2ib
-ENV PATH=/opt/m2ib/bin:$PATH PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1 M2IB_MODELS=/models M2IB_LISTEN=0.0.0.0:50051
+ENV PATH=/opt/m2ib/bin:$PATH PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1 M2IB_MODELS=/models \
+    M2IB_LISTEN=0.0.0.0:50051 M2IB_HEALTH_LISTEN=127.0.0.1:50052
 USER 10001
 EXPOSE 50051
 VOLUME /models

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from m2ib_server import __version__, descriptors, flags
+from m2ib_server.access.commands import token_app
 from m2ib_server.cores import available_threads
 from m2ib_server.errors import ServiceError
 from m2ib_server.settings import (
@@ -17,13 +18,16 @@ from m2ib_server.settings import (
     DEFAULT_INTAKE,
     DEFAULT_MESSAGE_BYTES,
     DEFAULT_REQUESTS,
+    DEFAULT_TRANSPORT,
     MEBIBYTE,
+    AccessSettings,
     AuditSettings,
     EngineLimits,
     IntakeLimits,
     RequestLimits,
     ServerSettings,
     SightSettings,
+    TransportSettings,
 )
 from m2ib_server.sight.audit_command import audit
 from m2ib_server.telemetry import configure_log, log_event
@@ -37,6 +41,7 @@ app = typer.Typer(
 )
 
 app.add_typer(audit, name="audit")
+app.add_typer(token_app, name="token")
 
 EXIT_FAILED = 1
 EXIT_NOT_READY = 3
@@ -77,6 +82,23 @@ def serve(
     audit_max_mebibytes: flags.AuditMaxMebibytes = DEFAULT_AUDIT.max_bytes // MEBIBYTE,
     metrics_listen: flags.MetricsListen = None,
     otlp_endpoint: flags.OtlpEndpoint = None,
+    tls_certificate: flags.TlsCertificate = None,
+    tls_key: flags.TlsKey = None,
+    tls_client_ca: flags.TlsClientCa = None,
+    certificate_scopes: flags.CertificateScopes = "explain",
+    certificate_admins: flags.CertificateAdmins = "",
+    insecure: flags.Insecure = False,
+    tokens: flags.Tokens = None,
+    jwt_issuer: flags.JwtIssuer = "",
+    jwt_audience: flags.JwtAudience = "",
+    jwt_keys: flags.JwtKeys = None,
+    anonymous_admin: flags.AnonymousAdmin = False,
+    max_caller_requests: flags.MaxCallerRequests = DEFAULT_INTAKE.max_caller_requests,
+    max_caller_mebibytes: flags.MaxCallerMebibytes = DEFAULT_INTAKE.max_caller_bytes // MEBIBYTE,
+    max_connection_age_seconds: flags.MaxConnectionAgeSeconds = DEFAULT_TRANSPORT.max_connection_age_seconds,
+    connection_age_grace_seconds: flags.ConnectionAgeGraceSeconds = DEFAULT_TRANSPORT.connection_age_grace_seconds,
+    channelz: flags.Channelz = False,
+    health_listen: flags.HealthListen = None,
     ready_file: flags.ReadyFile = None,
     exit_with_stdin: flags.ExitWithStdin = False,
 ) -> None:
@@ -89,6 +111,8 @@ def serve(
     flags.check_sizes(max_image_mebibytes, max_message_mebibytes)
     flags.check_devices(devices, threads, device)
     flags.check_audit(audit_log, audit_salt_file)
+    flags.check_transport(listen, tls_certificate, tls_key, tls_client_ca, insecure=insecure)
+    flags.check_provider(jwt_keys, jwt_issuer, jwt_audience)
     settings = ServerSettings(
         models=models,
         listen=listen,
@@ -120,7 +144,6 @@ def serve(
             bulk_patience_ms=bulk_patience_ms,
             cache_bytes=cache_mebibytes * MEBIBYTE,
         ),
-        intake=IntakeLimits(upload_bytes=upload_mebibytes * MEBIBYTE, upload_seconds=upload_seconds),
         audit=AuditSettings(
             file=audit_log,
             salt_file=audit_salt_file,
@@ -129,6 +152,30 @@ def serve(
             max_bytes=audit_max_mebibytes * MEBIBYTE,
         ),
         sight=SightSettings(metrics_listen=metrics_listen, otlp_endpoint=otlp_endpoint),
+        intake=IntakeLimits(
+            upload_bytes=upload_mebibytes * MEBIBYTE,
+            upload_seconds=upload_seconds,
+            max_caller_requests=max_caller_requests,
+            max_caller_bytes=max_caller_mebibytes * MEBIBYTE,
+        ),
+        access=AccessSettings(
+            certificate=tls_certificate,
+            key=tls_key,
+            client_ca=tls_client_ca,
+            certificate_scopes=flags.entries(certificate_scopes),
+            certificate_admins=flags.entries(certificate_admins),
+            tokens=tokens,
+            jwt_keys=jwt_keys,
+            jwt_issuer=jwt_issuer,
+            jwt_audience=jwt_audience,
+            anonymous_admin=anonymous_admin,
+        ),
+        transport=TransportSettings(
+            max_connection_age_seconds=max_connection_age_seconds,
+            connection_age_grace_seconds=connection_age_grace_seconds,
+            channelz=channelz,
+            health_listen=health_listen,
+        ),
     )
     raise typer.Exit(_run(settings))
 
@@ -138,14 +185,22 @@ def health(
     address: flags.Address = "127.0.0.1:50051",
     service: Annotated[str, typer.Option(help="Service to ask about; empty for the whole server.")] = "",
     timeout_seconds: flags.TimeoutSeconds = 3.0,
+    tls_ca: flags.ProbeCa = None,
+    tls_certificate: flags.ProbeCertificate = None,
+    tls_key: flags.ProbeKey = None,
+    tls_server_name: flags.ProbeServerName = "",
 ) -> None:
     """Ask a running server for its health; exit code 0 means it serves. For container health checks.
 
     Takes the address that the server listens on: of 0.0.0.0 and [::] it asks the loopback.
     """
-    from m2ib_server.probe import dialled, is_serving
+    from m2ib_server.probe import ProbeTls, dialled, is_serving
 
-    if not is_serving(dialled(address), service, timeout_seconds):
+    flags.check_probe(tls_ca, tls_certificate, tls_key)
+    tls = None
+    if tls_ca is not None:
+        tls = ProbeTls(ca=tls_ca, certificate=tls_certificate, key=tls_key, server_name=tls_server_name)
+    if not is_serving(dialled(address), service, timeout_seconds, tls):
         typer.echo("not serving", err=True)
         raise typer.Exit(EXIT_FAILED)
     typer.echo("serving")
@@ -165,6 +220,12 @@ def _run(settings: ServerSettings) -> int:
     configure_log()
     descriptors.raise_limit()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines are neither JSON nor on the allow-list
+    from m2ib_server.access.opening import open_access
+
+    try:
+        access = open_access(settings.access, settings.listen)
+    except ServiceError as error:
+        return _refuse(error.reason, error)
     # torch and ONNX Runtime take seconds to import: not for --help, and not before the flags are known to be right.
     from m2ib_server.bootstrap import build
     from m2ib_server.bootstrap import serve as serve_rooms
@@ -175,7 +236,7 @@ def _run(settings: ServerSettings) -> int:
     except ServiceError as error:
         return _refuse(error.reason, error)
     try:
-        is_drained = asyncio.run(serve_rooms(rooms, settings))
+        is_drained = asyncio.run(serve_rooms(rooms, settings, access))
     except ServiceError as error:
         return _refuse(error.reason, error)
     except OSError as error:

@@ -11,12 +11,16 @@ from pathlib import Path
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
+from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
 from m2ib_server import __version__
-from m2ib_server.api import AttributionServicer, CallLog, Desk, OpenGate, Parsing, Reception
+from m2ib_server.access.address import UNIX
+from m2ib_server.access.doors import Doors
+from m2ib_server.access.opening import Access
+from m2ib_server.api import AttributionServicer, CallLog, Desk, Parsing, Reception
 from m2ib_server.api.call import CallObserver
 from m2ib_server.engine import (
     UNOBSERVED,
@@ -31,12 +35,13 @@ from m2ib_server.engine import (
 )
 from m2ib_server.repository import Loader, Repository
 from m2ib_server.runtime import Device, DeviceKind, open_devices
-from m2ib_server.settings import ServerSettings
+from m2ib_server.settings import DEFAULT_TRANSPORT, ServerSettings, TransportSettings
 from m2ib_server.sight.audit_log import open_audit_log
 from m2ib_server.sight.metrics import Metrics
 from m2ib_server.telemetry import log_event
 
 SERVICE = AttributionServicer.name
+_PROBE_BYTES = 4096  # no question for health is longer
 MODEL_HEALTH = "m2ib.v1.Model/{name}"  # the name under which a model's health is asked for
 
 
@@ -101,7 +106,7 @@ def build_engine(device: Device, settings: ServerSettings, observer: EngineObser
     return Engine(Roster(settings.engine, costs), evaluator, device, observer)
 
 
-async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
+async def serve(rooms: Rooms, settings: ServerSettings, access: Access) -> bool:
     """Serve until SIGTERM, SIGINT, the end of standard input if so set, or the engine's death; then drain.
 
     Returns:
@@ -117,12 +122,12 @@ async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
         CallLog(),
         *([audit_log] if audit_log else []),
     ]
-    reception = Reception(OpenGate(), observers)
+    reception = Reception(access.gate, observers)
     desk = Desk(rooms.catalogue, rooms.fleet, settings)
     servicer = AttributionServicer(desk, reception, settings)
     server = grpc.aio.server(
-        interceptors=[*([metrics.rpcs] if metrics else []), Parsing()],
-        options=channel_options(settings.max_message_bytes),
+        interceptors=[*([metrics.rpcs] if metrics else []), Doors(reception), Parsing()],
+        options=channel_options(settings.max_message_bytes, settings.transport),
     )
     attribution_pb2_grpc.add_AttributionServiceServicer_to_server(servicer, server)
     status = health.aio.HealthServicer()
@@ -130,10 +135,14 @@ async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
     if settings.reflection:
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
-    address = _listen(server, settings.listen)
+    if settings.transport.channelz:
+        channelz.add_channelz_servicer(server)
+    address = _listen(server, settings.listen, access.credentials)
+    probed = _health_server(status, settings.transport.health_listen)
     if metrics is not None:
         _show(metrics, rooms.fleet, desk, settings)
     await server.start()
+    await probed.start()
     for name in health_names(rooms.catalogue):
         await status.set(name, health_pb2.HealthCheckResponse.SERVING)
     log_event("ready", address=address, version=__version__, device=settings.device, threads=settings.threads)
@@ -143,6 +152,7 @@ async def serve(rooms: Rooms, settings: ServerSettings) -> bool:
     log_event("draining", reason=reason, grace_seconds=settings.grace_seconds)
     await status.enter_graceful_shutdown()
     await server.stop(settings.grace_seconds)
+    await probed.stop(None)
     for engine in rooms.fleet:
         log_event("engine stopping", **engine.tally())
     rooms.fleet.close()
@@ -170,9 +180,18 @@ def _show(metrics: Metrics, fleet: Fleet, desk: Desk, settings: ServerSettings) 
     log_event("metrics ready", address=metrics.start(settings.sight.metrics_listen))
 
 
-def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
-    """Return the server's channel options: explicit limits, a port of its own, pings that firewalls make necessary."""
+def channel_options(max_message_bytes: int, transport: TransportSettings = DEFAULT_TRANSPORT) -> list[tuple[str, int]]:
+    """Return the server's channel options: explicit limits, a port of its own, pings that firewalls make necessary.
+
+    A connection is replaced at some age, so that clients resolve the address anew and find servers that were added.
+    """
+    age = [
+        ("grpc.max_connection_age_ms", int(1000 * transport.max_connection_age_seconds)),
+        ("grpc.max_connection_age_grace_ms", int(1000 * transport.connection_age_grace_seconds)),
+    ]
     return [
+        *(age if transport.max_connection_age_seconds else []),
+        ("grpc.enable_channelz", int(transport.channelz)),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, not a wish
@@ -188,13 +207,22 @@ def health_names(catalogue: Catalogue) -> list[str]:
     return ["", SERVICE, *(MODEL_HEALTH.format(name=name) for name in catalogue.names())]
 
 
-def _listen(server: grpc.aio.Server, listen: str) -> str:
-    """Bind, and return "host:port" with the port that was taken."""
+def _listen(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:
+    """Bind, and return "host:port" with the port that was taken, or the path of a socket."""
     try:
-        port = server.add_insecure_port(listen)
+        port = server.add_secure_port(listen, credentials) if credentials else server.add_insecure_port(listen)
     except RuntimeError as error:
         raise OSError(f"listen: cannot listen on {listen}; allowed: a free host:port") from error
-    return f"{listen.rpartition(':')[0]}:{port}"
+    return listen if listen.startswith(UNIX) else f"{listen.rpartition(':')[0]}:{port}"
+
+
+def _health_server(status: health.aio.HealthServicer, listen: str | None) -> grpc.aio.Server:
+    """Return a server of health alone, in plaintext, for probes that can show no certificate; it may listen nowhere."""
+    server = grpc.aio.server(options=channel_options(_PROBE_BYTES))
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    if listen is not None:
+        log_event("health", address=_listen(server, listen, None))
+    return server
 
 
 def _write_ready(path: Path, address: str) -> None:

@@ -14,6 +14,8 @@ class Code(Enum):
     BUSY = auto()
     UNAVAILABLE = auto()
     EXPIRED = auto()
+    UNIDENTIFIED = auto()
+    FORBIDDEN = auto()
     INTERNAL = auto()
 
 
@@ -271,6 +273,76 @@ class ServerFull(ServiceError):
         """Tell what there is too much of, how much is in use and how much may be."""
         super().__init__(f"the requests under way take {used} of {limit} {what}; retry later")
         self.retry_seconds = retry_seconds
+
+
+class CallerFull(ServiceError):
+    """One caller's requests under way, or its uploads, leave no room for another of its own; others have theirs."""
+
+    code = Code.BUSY
+    reason = "CALLER_FULL"
+
+    def __init__(self, *, what: str, used: int, limit: int) -> None:
+        """Tell what there is too much of, how much this caller has in use and how much it may."""
+        super().__init__(f"this caller takes {used} of its {limit} {what}; retry when some of its calls have ended")
+
+
+class CredentialsMissing(ServiceError):
+    """The call names no caller, and this server serves nobody anonymous."""
+
+    code = Code.UNIDENTIFIED
+    reason = "CREDENTIALS_MISSING"
+
+    def __init__(self) -> None:
+        """Tell how a caller says who it is."""
+        super().__init__(
+            "this call names no caller; send a bearer token, or a client certificate where those are taken"
+        )
+
+
+class CredentialsInvalid(ServiceError):
+    """The token or certificate is not one that this server takes; which check failed is not told to who may guess."""
+
+    code = Code.UNIDENTIFIED
+    reason = "CREDENTIALS_INVALID"
+
+    def __init__(self) -> None:
+        """Say so without repeating any of it."""
+        super().__init__("the credentials are not valid here")
+
+
+class CredentialsExpired(ServiceError):
+    """The token was valid once; a fresh one helps."""
+
+    code = Code.UNIDENTIFIED
+    reason = "CREDENTIALS_EXPIRED"
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("the token has expired; get a fresh one")
+
+
+class ScopeMissing(ServiceError):
+    """The caller is known and may not do this."""
+
+    code = Code.FORBIDDEN
+    reason = "SCOPE_MISSING"
+
+    def __init__(self, scope: str) -> None:
+        """Name the scope that the call needs."""
+        super().__init__(f"this call needs the scope {scope}, which this caller does not have")
+        self.scope = scope
+
+
+class AccessFileUnusable(ServiceError):
+    """A file that says who may call, or that encryption needs, cannot be used."""
+
+    code = Code.UNAVAILABLE
+    reason = "ACCESS_FILE_UNUSABLE"
+
+    def __init__(self, file: str, *, seen: str, allowed: str) -> None:
+        """Name the file, what was seen in it and what is allowed; never what a secret file holds."""
+        super().__init__(f"{file}: seen {seen}; allowed: {allowed}")
+        self.file = file
 
 
 class EvaluationFailed(ServiceError):

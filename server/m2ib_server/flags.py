@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from m2ib_server.access.address import UNIX, is_loopback
+from m2ib_server.access.identity import SCOPES
+
 MOST_SECONDS = 7 * 24 * 3600  # a week; more is a mistake, and no clock or message holds infinity
 
 
@@ -38,6 +41,10 @@ def _listen_address(value: str) -> str:
     return value
 
 
+def _server_address(value: str) -> str:
+    return value if value.startswith(UNIX) and value != UNIX else _listen_address(value)
+
+
 def _optional_listen_address(value: str | None) -> str | None:
     return None if value is None else _listen_address(value)
 
@@ -49,6 +56,26 @@ def _collector(value: str | None) -> str | None:
     if not separator or scheme not in ("http", "https"):
         raise typer.BadParameter(f"seen {value!r}; allowed: http://host:port or https://host:port")
     return f"{scheme}://{_listen_address(address)}"
+
+
+def _scopes(value: str) -> str:
+    if unknown := set(_listed(value)) - SCOPES:
+        raise typer.BadParameter(f"seen {', '.join(sorted(unknown))}; allowed: of {', '.join(sorted(SCOPES))}")
+    return value
+
+
+def _listed(value: str) -> list[str]:
+    return [entry for entry in value.split(",") if entry]
+
+
+def _file(variable: str, meaning: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(envvar=variable, dir_okay=False, help=meaning)
+    return option
+
+
+def entries(value: str) -> frozenset[str]:
+    """Return the entries of a list with commas."""
+    return frozenset(_listed(value))
 
 
 def _count(variable: str, meaning: str, *, least: int = 1, most: int | None = None) -> typer.models.OptionInfo:
@@ -75,10 +102,13 @@ Models = Annotated[
 Listen = Annotated[
     str,
     typer.Option(
-        envvar="M2IB_LISTEN", callback=_listen_address, help="Address to listen on; port 0 takes a free port."
+        envvar="M2IB_LISTEN", callback=_server_address, help="host:port or unix:path; port 0 takes a free one."
     ),
 ]
-Address = Annotated[str, typer.Option(envvar="M2IB_LISTEN", callback=_listen_address, help="Address of the server.")]
+Address = Annotated[
+    str,
+    typer.Option(envvar=["M2IB_HEALTH_LISTEN", "M2IB_LISTEN"], callback=_server_address, help="Address of the server."),
+]
 Device = Annotated[
     DeviceChoice, typer.Option(envvar="M2IB_DEVICE", help="What evaluates the graphs; never falls back.")
 ]
@@ -183,6 +213,123 @@ ReadyFile = Annotated[
     typer.Option(envvar="M2IB_READY_FILE", dir_okay=False, help="File to write host:port to once ready."),
 ]
 ExitWithStdin = Annotated[bool, typer.Option(envvar="M2IB_EXIT_WITH_STDIN", help="Stop when standard input ends.")]
+
+TlsCertificate = Annotated[
+    Path | None, _file("M2IB_TLS_CERTIFICATE", "PEM file of the server's certificate; read again when it changes.")
+]
+TlsKey = Annotated[Path | None, _file("M2IB_TLS_KEY", "PEM file of the certificate's key, without a passphrase.")]
+TlsClientCa = Annotated[
+    Path | None,
+    _file("M2IB_TLS_CLIENT_CA", "PEM file of clients' authorities; every client then needs a certificate of theirs."),
+]
+CertificateScopes = Annotated[
+    str,
+    typer.Option(
+        envvar="M2IB_CERTIFICATE_SCOPES",
+        callback=_scopes,
+        help='What any client certificate allows, such as "explain,admin"; "" wants a token as well.',
+    ),
+]
+CertificateAdmins = Annotated[
+    str,
+    typer.Option(envvar="M2IB_CERTIFICATE_ADMINS", help="Names in client certificates that may administer, by commas."),
+]
+Insecure = Annotated[
+    bool, typer.Option(envvar="M2IB_INSECURE", help="Listen beyond loopback in plaintext, images of patients included.")
+]
+Tokens = Annotated[
+    Path | None, _file("M2IB_TOKENS", "File of static tokens, kept by `m2ib-server token`; read again when it changes.")
+]
+JwtIssuer = Annotated[str, typer.Option(envvar="M2IB_JWT_ISSUER", help="Whose JSON Web Tokens are taken (`iss`).")]
+JwtAudience = Annotated[str, typer.Option(envvar="M2IB_JWT_AUDIENCE", help="For whom they must be made out (`aud`).")]
+JwtKeys = Annotated[
+    Path | None, _file("M2IB_JWT_KEYS", "JWKS file of the keys that sign them; read again when it changes.")
+]
+AnonymousAdmin = Annotated[
+    bool,
+    typer.Option(
+        envvar="M2IB_ANONYMOUS_ADMIN", help="Without tokens and client certificates: let everybody administer."
+    ),
+]
+MaxCallerRequests = Annotated[
+    int, _count("M2IB_MAX_CALLER_REQUESTS", "Requests of one caller under way; anonymous ones have no such limit.")
+]
+MaxCallerMebibytes = Annotated[
+    int,
+    _count("M2IB_MAX_CALLER_MEBIBYTES", "Memory for one caller's requests, and as much again for its uploads, in MiB."),
+]
+MaxConnectionAgeSeconds = Annotated[
+    float,
+    _seconds(
+        "Age at which a connection is replaced, so that clients find new servers; 0 is never.",
+        variable="M2IB_MAX_CONNECTION_AGE_SECONDS",
+    ),
+]
+ConnectionAgeGraceSeconds = Annotated[
+    float,
+    _seconds("Time for the calls of such a connection to end.", variable="M2IB_CONNECTION_AGE_GRACE_SECONDS"),
+]
+Channelz = Annotated[bool, typer.Option(envvar="M2IB_CHANNELZ", help="Describe the connections to administrators.")]
+HealthListen = Annotated[
+    str | None,
+    typer.Option(
+        envvar="M2IB_HEALTH_LISTEN",
+        callback=_optional_listen_address,
+        help="A second address, in plaintext, that tells of health and nothing else, for probes.",
+    ),
+]
+ProbeCa = Annotated[
+    Path | None,
+    _file("M2IB_TLS_CA", "PEM file of the server's authority; without it the server is asked in plaintext."),
+]
+ProbeCertificate = Annotated[Path | None, _file("M2IB_TLS_PROBE_CERTIFICATE", "PEM file of a client certificate.")]
+ProbeKey = Annotated[Path | None, _file("M2IB_TLS_PROBE_KEY", "PEM file of its key.")]
+ProbeServerName = Annotated[
+    str, typer.Option(envvar="M2IB_TLS_SERVER_NAME", help="Name in the server's certificate, if not its address.")
+]
+
+
+def check_transport(
+    listen: str, certificate: Path | None, key: Path | None, client_ca: Path | None, *, insecure: bool
+) -> None:
+    """Refuse to listen beyond loopback in plaintext, unless that was asked for, and half a certificate.
+
+    Raises:
+        typer.BadParameter: naming the flags.
+    """
+    if (certificate is None) != (key is None):
+        raise typer.BadParameter(
+            "--tls-certificate (M2IB_TLS_CERTIFICATE) and --tls-key (M2IB_TLS_KEY) need each other"
+        )
+    if client_ca is not None and certificate is None:
+        raise typer.BadParameter("--tls-client-ca (M2IB_TLS_CLIENT_CA) needs --tls-certificate and --tls-key")
+    if certificate is None and not insecure and not is_loopback(listen):
+        raise typer.BadParameter(
+            f"seen --listen {listen}, which others than this machine reach, in plaintext; allowed: "
+            "--tls-certificate (M2IB_TLS_CERTIFICATE) with --tls-key, or --insecure (M2IB_INSECURE)"
+        )
+
+
+def check_provider(keys: Path | None, issuer: str, audience: str) -> None:
+    """Refuse part of what JSON Web Tokens need.
+
+    Raises:
+        typer.BadParameter: naming the flags.
+    """
+    given = (keys is not None, bool(issuer), bool(audience))
+    if any(given) and not all(given):
+        needed = "--jwt-keys (M2IB_JWT_KEYS), --jwt-issuer (M2IB_JWT_ISSUER) and --jwt-audience (M2IB_JWT_AUDIENCE)"
+        raise typer.BadParameter(f"{needed} need one another")
+
+
+def check_probe(ca: Path | None, certificate: Path | None, key: Path | None) -> None:
+    """Refuse part of what a client certificate needs.
+
+    Raises:
+        typer.BadParameter: naming the flags.
+    """
+    if (certificate is None) != (key is None) or (certificate is not None and ca is None):
+        raise typer.BadParameter("--tls-certificate and --tls-key need each other, and --tls-ca")
 
 
 def check_devices(devices: int, threads: int, device: DeviceChoice) -> None:

@@ -71,6 +71,8 @@ class IntakeLimits:
         upload_seconds: how long an uploaded image is kept after its last use.
         upload_idle_seconds: how long an upload may send nothing.
         image_cache_bytes: decoded images kept for the next request on the same image, in bytes.
+        max_caller_requests: requests of one caller under way; those of anonymous callers are bounded together alone.
+        max_caller_bytes: their messages and decoded images, and as much again of uploaded images, in bytes.
     """
 
     max_requests: int = 1024
@@ -79,6 +81,8 @@ class IntakeLimits:
     upload_seconds: float = 600.0
     upload_idle_seconds: float = 30.0
     image_cache_bytes: int = 256 * MEBIBYTE
+    max_caller_requests: int = 256
+    max_caller_bytes: int = 256 * MEBIBYTE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +121,56 @@ class SightSettings:
 
 
 DEFAULT_SIGHT = SightSettings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessSettings:
+    """Who may call, and the encryption of the wire.
+
+    Attributes:
+        certificate: PEM file of the server's certificate and those between it and its authority; None is plaintext.
+        key: PEM file of its key.
+        client_ca: PEM file of the authorities of clients, each of which then needs a certificate.
+        certificate_scopes: what any such certificate allows.
+        certificate_admins: names in certificates that are allowed `admin` beyond that.
+        tokens: file of static tokens' hashes.
+        jwt_keys: JWKS file of the provider of JSON Web Tokens.
+        jwt_issuer: the provider's name, the claim `iss`.
+        jwt_audience: this service's name with the provider, in the claim `aud`.
+        anonymous_admin: whether nobody in particular may administer a server that others than this machine reach.
+    """
+
+    certificate: Path | None = None
+    key: Path | None = None
+    client_ca: Path | None = None
+    certificate_scopes: frozenset[str] = frozenset({"explain"})
+    certificate_admins: frozenset[str] = frozenset()
+    tokens: Path | None = None
+    jwt_keys: Path | None = None
+    jwt_issuer: str = ""
+    jwt_audience: str = ""
+    anonymous_admin: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportSettings:
+    """The connections.
+
+    Attributes:
+        max_connection_age_seconds: after which a client is asked to connect anew, give or take a tenth; 0 never asks.
+        connection_age_grace_seconds: how long calls on such a connection may go on.
+        channelz: whether the connections are described to administrators.
+        health_listen: a second "host:port", in plaintext, that tells of health and nothing else; None has none.
+    """
+
+    max_connection_age_seconds: float = 1800.0
+    connection_age_grace_seconds: float = 3600.0
+    channelz: bool = False
+    health_listen: str | None = None
+
+
+DEFAULT_ACCESS = AccessSettings()
+DEFAULT_TRANSPORT = TransportSettings()
 DEFAULT_REQUESTS = RequestLimits()
 DEFAULT_INTAKE = IntakeLimits()
 DEFAULT_ENGINE = EngineLimits()
@@ -129,7 +183,7 @@ class ServerSettings:
 
     Attributes:
         models: the folder with the model packages.
-        listen: "host:port"; port 0 takes a free one.
+        listen: "host:port"; port 0 takes a free one. Or "unix:path".
         device: "cpu", "cuda" or "tensorrt".
         threads: compute threads, at least 1.
         spin_microseconds: how long ONNX Runtime's threads look out for more work before they sleep, 0 to 1000.
@@ -144,6 +198,8 @@ class ServerSettings:
         intake: the bounds of what is held outside the engine.
         audit: the audit log.
         sight: metrics and traces.
+        access: who may call, and the encryption of the wire.
+        transport: the connections.
     """
 
     models: Path
@@ -162,3 +218,5 @@ class ServerSettings:
     intake: IntakeLimits = DEFAULT_INTAKE
     audit: AuditSettings = DEFAULT_AUDIT
     sight: SightSettings = DEFAULT_SIGHT
+    access: AccessSettings = DEFAULT_ACCESS
+    transport: TransportSettings = DEFAULT_TRANSPORT

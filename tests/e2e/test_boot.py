@@ -97,6 +97,46 @@ def test_a_malformed_address_stops_boot(tiny_package, value):
     assert value in said
 
 
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "m2ib.example:0"])
+def test_plaintext_beyond_loopback_stops_boot_and_names_both_ways_out(tiny_package, listen):
+    code, said = boot(tiny_package, "--listen", listen)
+    assert code == 2
+    for word in (listen, "--tls-certificate", "--insecure"):
+        assert word in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--tls-certificate", "x"], "--tls-key"),
+        (["--tls-key", "x"], "--tls-certificate"),
+        (["--tls-client-ca", "x"], "--tls-certificate"),
+        (["--jwt-keys", "x"], "--jwt-issuer"),
+        (["--jwt-issuer", "x", "--jwt-audience", "y"], "--jwt-keys"),
+        (["--certificate-scopes", "explain,everything"], "seen everything; allowed: of admin, explain"),
+    ],
+)
+def test_half_of_what_identity_needs_stops_boot_and_names_the_rest(tiny_package, flags, named):
+    code, said = boot(tiny_package, *flags)
+    assert code == 2
+    assert named in said
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--tokens", "absent"],
+        ["--tls-certificate", "absent", "--tls-key", "absent"],
+        ["--jwt-keys", "absent", "--jwt-issuer", "x", "--jwt-audience", "y"],
+    ],
+)
+def test_a_file_of_identity_that_is_not_there_stops_boot_and_is_named(tiny_package, flags):
+    code, said = boot(tiny_package, *flags)
+    assert code == 3
+    assert "absent" in said
+    assert "ACCESS_FILE_UNUSABLE" in said
+
+
 def test_a_taken_port_stops_boot(tiny_package, server):
     code, said = boot(tiny_package, "--listen", server.address)
     assert code == 3

@@ -27,6 +27,8 @@ STATUS_BY_CODE = {
     Code.BUSY: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Code.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Code.EXPIRED: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Code.UNIDENTIFIED: grpc.StatusCode.UNAUTHENTICATED,
+    Code.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
     Code.INTERNAL: grpc.StatusCode.INTERNAL,
 }
 
@@ -78,11 +80,14 @@ INVALID = Answer(status=grpc.StatusCode.INVALID_ARGUMENT, details=(_bad_request,
 AWAY = Answer(status=grpc.StatusCode.UNAVAILABLE, may_pass=True)
 UNUSABLE = Answer(status=grpc.StatusCode.UNAVAILABLE)
 EXPIRED = Answer(status=grpc.StatusCode.DEADLINE_EXCEEDED)
+UNIDENTIFIED = Answer(status=grpc.StatusCode.UNAUTHENTICATED)
+FORBIDDEN = Answer(status=grpc.StatusCode.PERMISSION_DENIED)
 BROKEN = Answer(status=grpc.StatusCode.INTERNAL)
 
 ANSWERS: Mapping[type[ServiceError], Answer] = MappingProxyType(
     {
         errors.InvalidField: INVALID,
+        errors.MessageMalformed: INVALID,
         errors.ImageEmpty: INVALID,
         errors.ImageUndecodable: INVALID,
         errors.ImageTooLarge: INVALID,
@@ -98,6 +103,12 @@ ANSWERS: Mapping[type[ServiceError], Answer] = MappingProxyType(
         errors.WaitTooLong: _full("engine"),
         errors.ServerFull: _full("server"),
         errors.UploadStoreFull: _full("uploads"),
+        errors.CallerFull: _full("caller"),
+        errors.CredentialsMissing: UNIDENTIFIED,
+        errors.CredentialsInvalid: UNIDENTIFIED,
+        errors.CredentialsExpired: UNIDENTIFIED,
+        errors.ScopeMissing: FORBIDDEN,
+        errors.AccessFileUnusable: UNUSABLE,
         errors.ModelGone: AWAY,
         errors.Loading: AWAY,
         errors.Draining: AWAY,

@@ -26,6 +26,12 @@ def test_an_unspecified_host_is_dialled_on_loopback(listen: str, dial: str) -> N
     assert dialled(listen) == dial
 
 
+def test_reading_the_command_line_loads_no_grpc() -> None:
+    """It takes its log's verbosity from the environment when it is loaded, and that is set after the flags are read."""
+    check = "import sys, m2ib_server.__main__; sys.exit('grpc' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
 def test_asking_for_health_loads_no_model_code() -> None:
     check = "import sys, m2ib_server.__main__, m2ib_server.probe; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
