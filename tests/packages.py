@@ -36,6 +36,6 @@ def _digest(checkpoint: Path | str, flags: tuple[str, ...]) -> str:
     for root in (*code, CONSTRAINTS, *([checkpoint] if isinstance(checkpoint, Path) else [])):
         paths = sorted(root.rglob("*")) if root.is_dir() else [root]
         for path in paths:
-            if path.is_file() and "__pycache__" not in path.parts:
+            if path.is_file() and not {"__pycache__", "oip"} & set(path.parts):  # oip: for servers alone
                 digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()

@@ -15,6 +15,7 @@ from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from m2ib.oip import inference_pb2_grpc
 from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
 from m2ib_server import __version__
 from m2ib_server.access.address import UNIX
@@ -33,6 +34,7 @@ from m2ib_server.engine import (
     Fleet,
     Roster,
 )
+from m2ib_server.oip import InferenceServicer, InferenceStatistics, MirroredHealth
 from m2ib_server.repository import Loader, Repository
 from m2ib_server.runtime import Device, DeviceKind, open_devices
 from m2ib_server.settings import DEFAULT_TRANSPORT, ServerSettings, TransportSettings
@@ -117,10 +119,12 @@ async def serve(rooms: Rooms, settings: ServerSettings, access: Access) -> bool:
     """
     metrics = rooms.metrics
     audit_log = open_audit_log(settings.audit)
+    statistics = InferenceStatistics()
     observers: list[CallObserver] = [
         *([metrics.calls] if metrics else []),
         CallLog(),
         *([audit_log] if audit_log else []),
+        statistics,
     ]
     reception = Reception(access.gate, observers)
     desk = Desk(rooms.catalogue, rooms.fleet, settings)
@@ -132,8 +136,10 @@ async def serve(rooms: Rooms, settings: ServerSettings, access: Access) -> bool:
     attribution_pb2_grpc.add_AttributionServiceServicer_to_server(servicer, server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    inference = InferenceServicer(desk, reception, MirroredHealth(status, MODEL_HEALTH), statistics, settings)
+    inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)
     if settings.reflection:
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (SERVICE, InferenceServicer.name, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
     if settings.transport.channelz:
         channelz.add_channelz_servicer(server)
@@ -203,8 +209,8 @@ def channel_options(max_message_bytes: int, transport: TransportSettings = DEFAU
 
 
 def health_names(catalogue: Catalogue) -> list[str]:
-    """Return the names under which health is asked for: the whole server, the service, each model."""
-    return ["", SERVICE, *(MODEL_HEALTH.format(name=name) for name in catalogue.names())]
+    """Return the names under which health is asked for: the whole server, the services, each model."""
+    return ["", SERVICE, InferenceServicer.name, *(MODEL_HEALTH.format(name=name) for name in catalogue.names())]
 
 
 def _listen(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:

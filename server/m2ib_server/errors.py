@@ -17,6 +17,7 @@ class Code(Enum):
     UNIDENTIFIED = auto()
     FORBIDDEN = auto()
     INTERNAL = auto()
+    UNSUPPORTED = auto()
 
 
 class ServiceError(Exception):
@@ -114,9 +115,16 @@ class ModelUnknown(ServiceError):
     code = Code.NOT_FOUND
     reason = "MODEL_UNKNOWN"
 
-    def __init__(self, *, loaded: list[str]) -> None:
-        """Tell which names would have been right; the name asked for is the caller's and is not repeated."""
-        super().__init__(f"model: no such model is loaded; allowed: {', '.join(loaded) or 'none, no model is loaded'}")
+    def __init__(self, *, loaded: list[str], opening: str = "model") -> None:
+        """Tell which names would have been right; the name asked for is the caller's and is not repeated.
+
+        Args:
+            loaded: the names.
+            opening: the words that come first; some clients look for those of their protocol.
+        """
+        super().__init__(
+            f"{opening}: no such model is loaded; allowed: {', '.join(loaded) or 'none, no model is loaded'}"
+        )
         self.loaded = loaded
 
 
@@ -410,3 +418,14 @@ class DeviceUnavailable(ServiceError):
     def __init__(self, device: str, *, seen: str, allowed: str) -> None:
         """Name the device, the execution providers that this build has, and the one it needs."""
         super().__init__(f"device {device}: seen {seen}; allowed: {allowed}")
+
+
+class CallNotOffered(ServiceError):
+    """The service's contract has this call, and this server does not offer it."""
+
+    code = Code.UNSUPPORTED
+    reason = "CALL_NOT_OFFERED"
+
+    def __init__(self, why: str) -> None:
+        """Say why, in words of ours."""
+        super().__init__(f"this server does not offer this call: {why}")

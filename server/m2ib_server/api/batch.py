@@ -52,14 +52,7 @@ class Batch:
             self._answers.put_nowait(None)
 
     async def _explain(self, wire: pb.ExplainBatchRequest) -> None:
-        stream = self._call
-        call = Call(
-            service=stream.service,
-            method=f"{stream.method}.pair",
-            deadline_ns=stream.deadline_ns,
-            caller=stream.caller,
-            trace_context=stream.trace_context,
-        )
+        call = self._call.part("pair")
         answered = pb.ExplainBatchResponse(id=wire.id)
         try:
             async with self._reception.observed(call):

@@ -26,6 +26,7 @@ class Call:
         deadline_ns: on the monotonic clock, or None.
         caller: who calls, by the name that the operator gave; "" for an anonymous caller.
         trace_context: the W3C headers `traceparent` and `tracestate` that came with the call.
+        flags: the headers of FLAG_KEYS that came with the value "true".
         model: the name of the model, once known.
         version: its version, once known.
         digest: its package's digest, once known.
@@ -34,6 +35,7 @@ class Call:
         settings: the settings in force, once known.
         timings: how long each stage took, once answered.
         stages: when it was in which stage, as far as it got: prepare, the engine's, render.
+        shared: whether an identical request was under way, whose computation this one shares; once answered.
         started_ns: when it began, on the wall clock.
         started: when it began, on the monotonic clock, in seconds.
     """
@@ -44,6 +46,7 @@ class Call:
     deadline_ns: int | None
     caller: str = ""
     trace_context: Mapping[str, str] = field(default_factory=dict)
+    flags: frozenset[str] = frozenset()
     model: str = ""
     version: str = ""
     digest: str = ""
@@ -51,8 +54,19 @@ class Call:
     settings: settings_pb2.Settings | None = None
     timings: pb.Timings | None = None
     stages: list[Period] = field(default_factory=list)
+    shared: bool = False
     started_ns: int = field(default_factory=time.time_ns)
     started: float = field(default_factory=time.monotonic)
+
+    def part(self, name: str) -> "Call":
+        """Return the call that one request within this stream is: by the same caller, within the same deadline."""
+        return Call(
+            service=self.service,
+            method=f"{self.method}.{name}",
+            deadline_ns=self.deadline_ns,
+            caller=self.caller,
+            trace_context=self.trace_context,
+        )
 
     @property
     def seconds(self) -> float:

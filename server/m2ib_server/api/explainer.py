@@ -140,6 +140,7 @@ class Explainer:
         call.timings = answer.write_timings(
             submitted.job.seconds, prepare=prepared.seconds, render=render, total=call.seconds
         )
+        call.shared = submitted.caller.is_shared
         explanation.timings.CopyFrom(call.timings)
         return explanation
 

@@ -19,6 +19,7 @@ from m2ib_server.errors import ServiceError
 
 REQUEST_ID_KEY = "m2ib-request-id"
 TRACE_KEYS = ("traceparent", "tracestate")
+FLAG_KEYS = ("triton_grpc_error",)  # headers by which protocols switch something on
 
 Answer = TypeVar("Answer")
 
@@ -62,6 +63,7 @@ class Reception:
             method=method,
             deadline_ns=deadline_ns,
             trace_context={key: metadata[key] for key in TRACE_KEYS if key in metadata},
+            flags=frozenset(key for key in FLAG_KEYS if metadata.get(key) == "true"),
         )
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
         try:

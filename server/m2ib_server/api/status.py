@@ -30,6 +30,7 @@ STATUS_BY_CODE = {
     Code.UNIDENTIFIED: grpc.StatusCode.UNAUTHENTICATED,
     Code.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
     Code.INTERNAL: grpc.StatusCode.INTERNAL,
+    Code.UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,
 }
 
 Detail = Callable[[Any], Message]  # makes a detail of an error of the kind that it belongs to
@@ -83,6 +84,7 @@ EXPIRED = Answer(status=grpc.StatusCode.DEADLINE_EXCEEDED)
 UNIDENTIFIED = Answer(status=grpc.StatusCode.UNAUTHENTICATED)
 FORBIDDEN = Answer(status=grpc.StatusCode.PERMISSION_DENIED)
 BROKEN = Answer(status=grpc.StatusCode.INTERNAL)
+UNSUPPORTED = Answer(status=grpc.StatusCode.UNIMPLEMENTED)
 
 ANSWERS: Mapping[type[ServiceError], Answer] = MappingProxyType(
     {
@@ -123,6 +125,7 @@ ANSWERS: Mapping[type[ServiceError], Answer] = MappingProxyType(
         errors.EngineFailed: BROKEN,
         errors.EvaluationFailed: BROKEN,
         errors.EvaluationAborted: BROKEN,
+        errors.CallNotOffered: UNSUPPORTED,
     }
 )
 
