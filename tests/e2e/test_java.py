@@ -20,25 +20,26 @@ JARS = [
         "protobuf",
         "guava",
         "gson",
-        "netty-all",
         "netty-*",
         "opencensus-*",
+        "perfmark-*",
         "error_prone*",
         "geronimo-annotation*",
-        "javax.annotation*",
     )
     for jar in sorted(Path("/usr/share/java").glob(f"{name}.jar"))
 ]
 missing = [tool for tool in TOOLS if shutil.which(tool) is None]
 missing += [
-    name for name in ("grpc-netty.jar", "protobuf.jar", "netty-all.jar") if f"/usr/share/java/{name}" not in JARS
+    jar
+    for jar in ("grpc-netty.jar", "protobuf.jar", "netty-all.jar", "perfmark-api.jar")
+    if f"/usr/share/java/{jar}" not in JARS
 ]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         bool(missing),
-        reason=f"missing {', '.join(missing)}: install libgrpc-java libprotobuf-java libnetty-java protobuf-compiler "
-        "protobuf-compiler-grpc-java-plugin and a JDK",
+        reason=f"missing {', '.join(missing)}: install libgrpc-java libprotobuf-java libnetty-java libperfmark-java "
+        "protobuf-compiler protobuf-compiler-grpc-java-plugin and a JDK",
     ),
 ]
 

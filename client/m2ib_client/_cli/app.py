@@ -11,6 +11,7 @@ from rich.text import Text
 
 import m2ib_client
 from m2ib_client._cli import options as opt
+from m2ib_client._cli.bench import BENCH_EPILOG, bench
 from m2ib_client._cli.connection import connect
 from m2ib_client._cli.exits import EXIT_CODES_HELP, reported_faults
 from m2ib_client._cli.many import explain_many
@@ -123,6 +124,7 @@ def explain(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer want
 
 
 app.command(epilog=EXIT_CODES_HELP)(explain_many)
+app.command(epilog=BENCH_EPILOG)(bench)
 
 
 @app.command(epilog=EXIT_CODES_HELP)

@@ -5,6 +5,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from m2ib_client._async_client import AsyncClient
 from m2ib_client._channel import MEBIBYTE
 from m2ib_client._cli.progress import booting
 from m2ib_client._client import Client
@@ -30,6 +31,17 @@ def connect(context: typer.Context) -> Client:
         return Client.local(
             models=Path(given["models"]), device=given["device"], timeout=timeout, max_message_bytes=limit
         )
+
+
+def connect_async(context: typer.Context) -> AsyncClient:
+    """Return an asyncio client of the running server that a command's options name.
+
+    Raises:
+        M2IBError: the address is wrong.
+    """
+    given = context.params
+    limit = int(given["max_message_mebibytes"]) * MEBIBYTE
+    return AsyncClient(given["server"], max_message_bytes=limit)
 
 
 def _refuse_local_options(context: typer.Context) -> None:
