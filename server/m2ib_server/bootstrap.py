@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -41,6 +42,9 @@ from m2ib_server.settings import DEFAULT_TRANSPORT, ServerSettings, TransportSet
 from m2ib_server.sight.audit_log import open_audit_log
 from m2ib_server.sight.metrics import Metrics
 from m2ib_server.telemetry import log_event
+
+if TYPE_CHECKING:
+    from m2ib_server.sight.tracing import Tracing
 
 SERVICE = AttributionServicer.name
 _PROBE_BYTES = 4096  # no question for health is longer
@@ -120,7 +124,9 @@ async def serve(rooms: Rooms, settings: ServerSettings, access: Access) -> bool:
     metrics = rooms.metrics
     audit_log = open_audit_log(settings.audit)
     statistics = InferenceStatistics()
+    tracing = _open_tracing(settings)
     observers: list[CallObserver] = [
+        *([tracing] if tracing else []),
         *([metrics.calls] if metrics else []),
         CallLog(),
         *([audit_log] if audit_log else []),
@@ -165,6 +171,8 @@ async def serve(rooms: Rooms, settings: ServerSettings, access: Access) -> bool:
     desk.close()
     if audit_log is not None:
         audit_log.close()
+    if tracing is not None:
+        await asyncio.to_thread(tracing.close)
     if metrics is not None:
         metrics.close()
     log_event("stopped", reason=reason)
@@ -177,6 +185,15 @@ def _counted_services() -> list[ServiceDescriptor]:
         attribution_pb2.DESCRIPTOR.services_by_name["AttributionService"],
         health_pb2.DESCRIPTOR.services_by_name["Health"],
     ]
+
+
+def _open_tracing(settings: ServerSettings) -> "Tracing | None":
+    """Trace, if asked to; else not even the SDK is loaded."""
+    if settings.sight.otlp_endpoint is None:
+        return None
+    from m2ib_server.sight.tracing import open_tracing  # noqa: PLC0415 - the SDK is for those who trace
+
+    return open_tracing(settings.sight.otlp_endpoint)
 
 
 def _show(metrics: Metrics, fleet: Fleet, desk: Desk, settings: ServerSettings) -> None:

@@ -38,6 +38,7 @@ FIELDS = frozenset(
         "shared",
         "threads",
         "torn",
+        "trace_id",
         "unrecorded",
         "upload_bytes",
         "uploads",

@@ -3,7 +3,7 @@
 import torch
 
 from fakes.graphs import DIGEST, FakeGraphs, encoder_input
-from m2ib_server.engine import Caller, CostModel, Engine, Evaluator, FeatureCache, Job, Roster
+from m2ib_server.engine import UNOBSERVED, Caller, CostModel, Engine, Evaluator, FeatureCache, Job, Roster
 from m2ib_server.methods import M2IBSettings, MaskShape, Side, attribution_so_far, explain, work
 from m2ib_server.runtime import Device, DeviceKind
 from m2ib_server.settings import EngineLimits
@@ -22,13 +22,13 @@ SETTINGS = M2IBSettings(
 CPU = Device(kind=DeviceKind.CPU, torch_device=torch.device("cpu"), threads=1, providers=[])
 
 
-def engine_of(graphs: FakeGraphs, **limits) -> Engine:
+def engine_of(graphs: FakeGraphs, *, observer=UNOBSERVED, **limits) -> Engine:
     """Make an engine, not started."""
     bounds, costs = EngineLimits(**limits), CostModel()
     cache = FeatureCache(bounds.cache_bytes)
-    evaluator = Evaluator(max_rows=bounds.max_rows, cache=cache, costs=costs)
+    evaluator = Evaluator(max_rows=bounds.max_rows, cache=cache, costs=costs, observer=observer)
     evaluator.add(DIGEST, graphs)
-    return Engine(Roster(bounds, costs), evaluator, CPU)
+    return Engine(Roster(bounds, costs), evaluator, CPU, observer)
 
 
 def job_of(seed=1, *, settings=SETTINGS, tokens=5, **kwargs) -> Job:

@@ -1,6 +1,7 @@
 """Owns what is known of one call while it is under way, and of its end. Knows no service."""
 
 import asyncio
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,18 @@ from m2ib_server.engine import Period
 
 OK = "OK"
 
+# W3C Trace Context: version, trace, parent, flags. Of what callers send only this form is kept, which holds no text.
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def trace_context_of(metadata: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the W3C header `traceparent` of a call's metadata; nothing where there is none or it is malformed.
+
+    `tracestate` is left out: it is a caller's free text, and nothing here is called with it.
+    """
+    traceparent = metadata.get("traceparent", "")
+    return {"traceparent": traceparent} if _TRACEPARENT.fullmatch(traceparent) else {}
+
 
 @dataclass(slots=True, kw_only=True)
 class Call:
@@ -25,7 +38,7 @@ class Call:
         request_id: unique; the client gets it as trailing metadata.
         deadline_ns: on the monotonic clock, or None.
         caller: who calls, by the name that the operator gave; "" for an anonymous caller.
-        trace_context: the W3C headers `traceparent` and `tracestate` that came with the call.
+        trace_context: the W3C header `traceparent` that came with the call; of its own span, once it is traced.
         flags: the headers of FLAG_KEYS that came with the value "true".
         model: the name of the model, once known.
         version: its version, once known.
@@ -72,6 +85,12 @@ class Call:
     def seconds(self) -> float:
         """Seconds since the call began."""
         return time.monotonic() - self.started
+
+    @property
+    def trace_id(self) -> str:
+        """The trace that the call belongs to, 32 hexadecimal digits; "" where there is none."""
+        match = _TRACEPARENT.fullmatch(self.trace_context.get("traceparent", ""))
+        return "" if match is None else match[1]
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -18,6 +18,7 @@ class CallLog:
         """Log how a call ended; of a fault where it came from, without a word of its own text."""
         is_ours = end.code in (grpc.StatusCode.INTERNAL.name, grpc.StatusCode.UNKNOWN.name)
         fields = {"reason": end.reason} if end.reason else {}
+        fields |= {"trace_id": call.trace_id} if call.trace_id else {}
         if end.error is not None:
             cause = end.error.__cause__ or end.error
             fields |= {"error_type": type(cause).__name__, "origin": origin_of(cause)}

@@ -12,13 +12,12 @@ import grpc
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
-from m2ib_server.api.call import OK, Call, CallEnd, CallObserver
+from m2ib_server.api.call import OK, Call, CallEnd, CallObserver, trace_context_of
 from m2ib_server.api.parsing import UNPARSABLE, malformed
 from m2ib_server.api.status import PUSHBACK_KEY, answer_to, pushback, rich_status, unknown_status
 from m2ib_server.errors import ServiceError
 
 REQUEST_ID_KEY = "m2ib-request-id"
-TRACE_KEYS = ("traceparent", "tracestate")
 FLAG_KEYS = ("triton_grpc_error",)  # headers by which protocols switch something on
 
 Answer = TypeVar("Answer")
@@ -62,7 +61,7 @@ class Reception:
             service=service,
             method=method,
             deadline_ns=deadline_ns,
-            trace_context={key: metadata[key] for key in TRACE_KEYS if key in metadata},
+            trace_context=trace_context_of(metadata),
             flags=frozenset(key for key in FLAG_KEYS if metadata.get(key) == "true"),
         )
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
