@@ -289,9 +289,10 @@ class CallerFull(ServiceError):
     code = Code.BUSY
     reason = "CALLER_FULL"
 
-    def __init__(self, *, what: str, used: int, limit: int) -> None:
+    def __init__(self, *, what: str, used: int, limit: int, retry_seconds: float | None = None) -> None:
         """Tell what there is too much of, how much this caller has in use and how much it may."""
         super().__init__(f"this caller takes {used} of its {limit} {what}; retry when some of its calls have ended")
+        self.retry_seconds = retry_seconds
 
 
 class CredentialsMissing(ServiceError):

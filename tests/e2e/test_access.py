@@ -161,6 +161,28 @@ def test_a_connection_is_replaced_at_its_age_and_no_call_is_lost(vault, guarded,
     list_models(wire, metadata)
 
 
+def test_one_caller_at_its_limit_is_refused_and_hurts_no_other(vault, wire):
+    stub = attribution_pb2_grpc.AttributionServiceStub(wire)
+    long = explain_request()
+    long.settings.steps, long.settings.samples = 1000, 64
+    running = [stub.ExplainStream(pb.ExplainStreamRequest(request=long), metadata=bearing(vault.viewer)) for _ in "ab"]
+    for call in running:
+        next(iter(call))
+    refused = refusal(lambda: stub.Explain(explain_request(), metadata=bearing(vault.viewer), timeout=SECONDS))
+    assert refused == (grpc.StatusCode.RESOURCE_EXHAUSTED, "CALLER_FULL")
+    stub.Explain(explain_request(), metadata=bearing(vault.ops), timeout=SECONDS)
+    for call in running:
+        call.cancel()
+    until = time.monotonic() + SECONDS
+    while True:  # the places of calls that were left are free a moment later
+        try:
+            stub.Explain(explain_request(), metadata=bearing(vault.viewer), timeout=SECONDS)
+            break
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert time.monotonic() < until
+
+
 def test_a_new_certificate_serves_the_next_handshake_and_half_of_one_does_not(vault, guarded):
     assert certificate_of(guarded.address) == vault.server.certificate
     renewed = issued(vault.authority, "renewed", *LOOPBACK)

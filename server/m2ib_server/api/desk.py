@@ -18,10 +18,16 @@ class Desk:
         self.catalogue, self.fleet = catalogue, fleet
         self.workers = Workers()
         self.intake = Intake(
-            max_requests=settings.intake.max_requests, max_bytes=settings.intake.max_bytes, until_end=fleet.until_end
+            max_requests=settings.intake.max_requests,
+            max_bytes=settings.intake.max_bytes,
+            max_caller_requests=settings.intake.max_caller_requests,
+            max_caller_bytes=settings.intake.max_caller_bytes,
+            until_end=fleet.until_end,
         )
         self.uploads = UploadStore(
-            max_bytes=settings.intake.upload_bytes, seconds_to_live=settings.intake.upload_seconds
+            max_bytes=settings.intake.upload_bytes,
+            max_caller_bytes=settings.intake.max_caller_bytes,
+            seconds_to_live=settings.intake.upload_seconds,
         )
         self.images = ImageReader(
             self.uploads,

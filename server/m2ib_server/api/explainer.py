@@ -117,7 +117,7 @@ class Explainer:
         on_step: Callable[[StepDone], None] | None = None,
     ) -> AsyncIterator[Submitted]:
         """Read a request and hand it to an engine; whatever ends the body, its place is free after it."""
-        with self._intake.place(wire.ByteSize()) as place, self.leased(wire.model, call) as model:
+        with self._intake.place(wire.ByteSize(), call.caller) as place, self.leased(wire.model, call) as model:
             with call.stage("prepare"):
                 prepared = await self._prepare(wire, model, call, default)
             place.share(prepared.image)

@@ -75,13 +75,15 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
     @answered
     async def UploadImage(self, wires: AsyncIterator[pb.UploadImageRequest], call: Call) -> pb.UploadImageResponse:
         """Keep an image for a while."""
-        handle = await receive(
-            wires,
-            self._desk.uploads,
-            call.images.append,
-            max_bytes=self._limits.max_image_bytes,
-            idle_seconds=self._idle_seconds,
-        )
+        with self._desk.intake.upload(call.caller):
+            handle = await receive(
+                wires,
+                self._desk.uploads,
+                call.images.append,
+                caller=call.caller,
+                max_bytes=self._limits.max_image_bytes,
+                idle_seconds=self._idle_seconds,
+            )
         return pb.UploadImageResponse(
             handle=handle, time_to_live=answer.duration_of(self._desk.uploads.seconds_to_live)
         )
@@ -89,7 +91,10 @@ class AttributionServicer(attribution_pb2_grpc.AttributionServiceServicer):
     @answered
     async def Score(self, wire: pb.ScoreRequest, call: Call) -> pb.ScoreResponse:
         """Score every image against every text."""
-        with self._desk.intake.place(wire.ByteSize()) as place, self._explainer.leased(wire.model, call) as model:
+        with (
+            self._desk.intake.place(wire.ByteSize(), call.caller) as place,
+            self._explainer.leased(wire.model, call) as model,
+        ):
             return await self._score(wire, model, call, place)
 
     @answered

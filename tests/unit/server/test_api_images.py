@@ -242,7 +242,7 @@ def test_an_image_that_many_requests_share_is_counted_once():
             with pytest.raises(ServerFull, match="80 of 100 bytes"):
                 second.share(Film(60))
         assert intake.used_bytes == 70
-    assert (intake.used_bytes, len(intake.holders)) == (0, 0)
+    assert (intake.used_bytes, len(intake.everybody.holders)) == (0, 0)
 
 
 async def test_what_a_score_request_holds_of_its_images_is_counted():
