@@ -6,9 +6,13 @@ from dataclasses import dataclass
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from m2ib.v1 import attribution_pb2 as pb
+from m2ib.v1 import attribution_pb2_grpc, settings_pb2
+from serving import RunningServer
+from wire import explain_request
 
 SECONDS = 60  # nothing that is knocked with takes a second: an answer that takes this long is a hang
 CANARY = "Canary"  # stands in for whatever a caller sends; it may come back in an answer, never in a refusal
@@ -26,6 +30,33 @@ STATUSES = {
         "Score": OUTRIGHT | {"NOT_FOUND"},
         "ListModels": OUTRIGHT,
         "GetModel": OUTRIGHT | {"NOT_FOUND"},
+    },
+    "inference.GRPCInferenceService": {
+        "ServerLive": OUTRIGHT,
+        "ServerReady": OUTRIGHT,
+        "ModelReady": OUTRIGHT,
+        "ServerMetadata": OUTRIGHT,
+        "ModelMetadata": OUTRIGHT | {"NOT_FOUND"},
+        "ModelInfer": OUTRIGHT | {"NOT_FOUND", "DEADLINE_EXCEEDED"},  # a request's `timeout` is a deadline
+        "ModelStreamInfer": OUTRIGHT,
+        "ModelConfig": OUTRIGHT | {"NOT_FOUND"},
+        "ModelStatistics": OUTRIGHT | {"NOT_FOUND"},
+        "RepositoryIndex": OUTRIGHT,
+        **dict.fromkeys(
+            (
+                "RepositoryModelLoad",
+                "RepositoryModelUnload",
+                "SystemSharedMemoryStatus",
+                "SystemSharedMemoryRegister",
+                "SystemSharedMemoryUnregister",
+                "CudaSharedMemoryStatus",
+                "CudaSharedMemoryRegister",
+                "CudaSharedMemoryUnregister",
+                "TraceSetting",
+                "LogSettings",
+            ),
+            frozenset({"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"}),
+        ),
     },
 }
 PAIR_STATUSES = OUTRIGHT | {"NOT_FOUND"}  # of one pair of an ExplainBatch
@@ -80,6 +111,21 @@ def check_pairs(answers: Sequence[bytes]) -> None:
             info = error_details_pb2.ErrorInfo()
             assert any(detail.Unpack(info) for detail in answer.status.details)
             check(Ending(code=code, said=str(answer.status), reason=info.reason), PAIR_STATUSES)
+
+
+def check_serves_on(running: RunningServer, channel: grpc.Channel) -> None:
+    """Hold a server to its life after all that: healthy, answering, and silent of what was sent and of faults."""
+    health = health_pb2_grpc.HealthStub(channel)
+    serving = health_pb2.HealthCheckResponse.SERVING
+    assert health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS).status == serving
+    stub = attribution_pb2_grpc.AttributionServiceStub(channel)
+    request = explain_request(settings=settings_pb2.Settings(steps=1, samples=2))
+    assert stub.Explain(request, timeout=SECONDS).explanation.image.grid_bits.data
+    assert running.process.poll() is None
+    log = running.log()
+    assert CANARY.lower() not in log.lower()
+    assert '"level": "ERROR"' not in log
+    assert not running.events("foreign")
 
 
 def _said(error: grpc.RpcError) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from knock import CANARY
@@ -16,6 +16,12 @@ _BASE_EXAMPLES = 100  # of the profile that `make test` runs with
 def scaled(examples: int) -> int:
     """Return how many examples the profile in force makes of so many."""
     return max(1, examples * settings.default.max_examples // _BASE_EXAMPLES)
+
+
+def fuzzed(examples: int) -> settings:
+    """Return the settings of a test that sends so many examples, times the profile in force, to a server."""
+    quiet = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
+    return settings(max_examples=scaled(examples), deadline=None, suppress_health_check=quiet)
 
 
 def _integers(low: int, high: int) -> st.SearchStrategy[int]:

@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.image_files import SEEDS
 from film_mutants import films
-from knock import CANARY, SECONDS, STATUSES, check, check_pairs, knock
+from knock import CANARY, STATUSES, check, check_pairs, check_serves_on, knock
 from m2ib.v1 import attribution_pb2 as pb
-from m2ib.v1 import attribution_pb2_grpc, settings_pb2
-from mutants import damaged, mutants, scaled
+from m2ib.v1 import settings_pb2
+from mutants import damaged, fuzzed, mutants
 from wire import explain_request, png
 
 SERVICE = pb.DESCRIPTOR.services_by_name["AttributionService"]
@@ -66,11 +65,6 @@ GOOD = {
     "GetModel": [lambda: pb.GetModelRequest(model="tiny")],
 }
 CASES = pytest.mark.parametrize("name", METHODS)
-
-
-def fuzzed(examples: int):
-    quiet = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
-    return settings(max_examples=scaled(examples), deadline=None, suppress_health_check=quiet)
 
 
 def send(channel: grpc.Channel, method: MethodDescriptor, sent: list[bytes]) -> None:
@@ -193,13 +187,4 @@ def test_damaged_uploads_are_answered_and_their_handles_too(narrow_channel, data
 
 
 def test_after_all_that_the_server_serves_and_has_said_nothing(narrow_server, narrow_channel):
-    health = health_pb2_grpc.HealthStub(narrow_channel)
-    serving = health_pb2.HealthCheckResponse.SERVING
-    assert health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS).status == serving
-    stub = attribution_pb2_grpc.AttributionServiceStub(narrow_channel)
-    assert stub.Explain(explain(), timeout=SECONDS).explanation.image.grid_bits.data
-    assert narrow_server.process.poll() is None
-    log = narrow_server.log()
-    assert CANARY.lower() not in log.lower()
-    assert '"level": "ERROR"' not in log
-    assert not narrow_server.events("foreign")
+    check_serves_on(narrow_server, narrow_channel)
