@@ -17,6 +17,7 @@ from m2ib_server.settings import (
     DEFAULT_ENGINE,
     DEFAULT_INTAKE,
     DEFAULT_MESSAGE_BYTES,
+    DEFAULT_REPOSITORY,
     DEFAULT_REQUESTS,
     DEFAULT_TRANSPORT,
     MEBIBYTE,
@@ -24,6 +25,7 @@ from m2ib_server.settings import (
     AuditSettings,
     EngineLimits,
     IntakeLimits,
+    RepositorySettings,
     RequestLimits,
     ServerSettings,
     SightSettings,
@@ -51,6 +53,9 @@ EXIT_NOT_READY = 3
 def serve(
     models: flags.Models,
     listen: flags.Listen = "127.0.0.1:50051",
+    poll_seconds: flags.PollSeconds = DEFAULT_REPOSITORY.poll_seconds,
+    model_memory_mebibytes: flags.ModelMemoryMebibytes = DEFAULT_REPOSITORY.memory_bytes // MEBIBYTE,
+    aliases_file: flags.AliasesFile = DEFAULT_REPOSITORY.aliases_file,
     device: flags.Device = flags.DeviceChoice.CPU,
     threads: flags.Threads = None,
     spin_microseconds: flags.SpinMicroseconds = 0,
@@ -143,6 +148,11 @@ def serve(
             max_rows=max_rows,
             bulk_patience_ms=bulk_patience_ms,
             cache_bytes=cache_mebibytes * MEBIBYTE,
+        ),
+        repository=RepositorySettings(
+            poll_seconds=poll_seconds,
+            memory_bytes=model_memory_mebibytes * MEBIBYTE,
+            aliases_file=aliases_file,
         ),
         audit=AuditSettings(
             file=audit_log,

@@ -17,11 +17,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from m2ib.oip import inference_pb2_grpc
-from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
+from m2ib.v1 import attribution_pb2, attribution_pb2_grpc, model_repository_pb2, model_repository_pb2_grpc
 from m2ib_server import __version__
 from m2ib_server.access.address import UNIX
 from m2ib_server.access.doors import Doors
 from m2ib_server.access.opening import Access
+from m2ib_server.admin import ModelRepositoryServicer
 from m2ib_server.api import AttributionServicer, CallLog, Desk, Parsing, Reception
 from m2ib_server.api.call import CallObserver
 from m2ib_server.engine import (
@@ -36,7 +37,7 @@ from m2ib_server.engine import (
     Roster,
 )
 from m2ib_server.oip import InferenceServicer, InferenceStatistics, MirroredHealth
-from m2ib_server.repository import Loader, Repository
+from m2ib_server.repository import Loader, Repository, poll
 from m2ib_server.runtime import Device, DeviceKind, open_devices
 from m2ib_server.settings import DEFAULT_TRANSPORT, ServerSettings, TransportSettings
 from m2ib_server.sight.audit_log import open_audit_log
@@ -89,7 +90,8 @@ def build(settings: ServerSettings) -> Rooms:
         for index, device in enumerate(devices)
     ]
     catalogue, fleet = Catalogue(), Fleet(engines)
-    repository = Repository(settings.models, catalogue, Loader(fleet))
+    loader = Loader(fleet, DeviceKind(settings.device))
+    repository = Repository(settings.models, catalogue, loader, settings.repository)
     rooms = Rooms(catalogue=catalogue, fleet=fleet, repository=repository, metrics=metrics)
     fleet.start(on_death=rooms.ended.set)
     try:
@@ -140,12 +142,14 @@ async def serve(rooms: Rooms, settings: ServerSettings, access: Access) -> bool:
         options=channel_options(settings.max_message_bytes, settings.transport),
     )
     attribution_pb2_grpc.add_AttributionServiceServicer_to_server(servicer, server)
+    repository = ModelRepositoryServicer(rooms.repository, reception)
+    model_repository_pb2_grpc.add_ModelRepositoryServicer_to_server(repository, server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     inference = InferenceServicer(desk, reception, MirroredHealth(status, MODEL_HEALTH), statistics, settings)
     inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)
     if settings.reflection:
-        names = (SERVICE, InferenceServicer.name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (SERVICE, InferenceServicer.name, repository.name, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
     if settings.transport.channelz:
         channelz.add_channelz_servicer(server)
@@ -155,19 +159,21 @@ async def serve(rooms: Rooms, settings: ServerSettings, access: Access) -> bool:
         _show(metrics, rooms.fleet, desk, settings)
     await server.start()
     await probed.start()
-    for name in health_names(rooms.catalogue):
-        await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+    await _follow_health(rooms.catalogue, status)
     log_event("ready", address=address, version=__version__, device=settings.device, threads=settings.threads)
     if settings.ready_file is not None:
         _write_ready(settings.ready_file, address)
+    stop_polling = _start_polling(rooms.repository, settings.repository.poll_seconds)
     reason = await _until_stopped(rooms, exit_with_stdin=settings.exit_with_stdin)
     log_event("draining", reason=reason, grace_seconds=settings.grace_seconds)
+    stop_polling()
     await status.enter_graceful_shutdown()
     await server.stop(settings.grace_seconds)
     await probed.stop(None)
     for engine in rooms.fleet:
         log_event("engine stopping", **engine.tally())
     rooms.fleet.close()
+    rooms.repository.close()
     desk.close()
     if audit_log is not None:
         audit_log.close()
@@ -183,6 +189,7 @@ def _counted_services() -> list[ServiceDescriptor]:
     """Return the services whose every method is counted from zero, called or not."""
     return [
         attribution_pb2.DESCRIPTOR.services_by_name["AttributionService"],
+        model_repository_pb2.DESCRIPTOR.services_by_name["ModelRepository"],
         health_pb2.DESCRIPTOR.services_by_name["Health"],
     ]
 
@@ -223,6 +230,34 @@ def channel_options(max_message_bytes: int, transport: TransportSettings = DEFAU
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
     ]
+
+
+def _start_polling(repository: Repository, seconds: float) -> Callable[[], object]:
+    """Look at the models' folder every so many seconds, never for 0; return what ends that."""
+    return asyncio.create_task(poll(repository, seconds)).cancel if seconds else lambda: None
+
+
+async def _follow_health(catalogue: Catalogue, status: health.aio.HealthServicer) -> None:
+    """Tell the health of the server, the service and each model, also of models that come and go from now on."""
+    told: set[str] = set()
+    telling: set[asyncio.Task[None]] = set()
+
+    async def tell() -> None:
+        names = set(health_names(catalogue))
+        gone = told - names  # a probe that knew the name is told that no model answers to it
+        told.update(names)
+        for name in names:
+            await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+        for name in gone:
+            await status.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    def follow() -> None:
+        task = asyncio.get_running_loop().create_task(tell())
+        telling.add(task)
+        task.add_done_callback(telling.discard)
+
+    await tell()
+    catalogue.watch(follow)
 
 
 def health_names(catalogue: Catalogue) -> list[str]:

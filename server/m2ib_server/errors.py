@@ -16,6 +16,7 @@ class Code(Enum):
     EXPIRED = auto()
     UNIDENTIFIED = auto()
     FORBIDDEN = auto()
+    PRECONDITION = auto()
     INTERNAL = auto()
     UNSUPPORTED = auto()
 
@@ -126,6 +127,75 @@ class ModelUnknown(ServiceError):
             f"{opening}: no such model is loaded; allowed: {', '.join(loaded) or 'none, no model is loaded'}"
         )
         self.loaded = loaded
+
+
+class VersionAbsent(ServiceError):
+    """The models' folder holds no package of that name and version, and none such is loaded."""
+
+    code = Code.NOT_FOUND
+    reason = "VERSION_ABSENT"
+
+    def __init__(self, *, known: list[str]) -> None:
+        """Tell which versions there are; what was asked for is the caller's and is not repeated."""
+        super().__init__(f"version: no such version of a model; allowed: {', '.join(known) or 'none, there is none'}")
+
+
+class VersionNotLoaded(ServiceError):
+    """An alias leads to a version that is loaded, and this one is not."""
+
+    code = Code.PRECONDITION
+    reason = "VERSION_NOT_LOADED"
+
+    def __init__(self, *, loaded: list[str]) -> None:
+        """Tell which versions are loaded."""
+        super().__init__(f"version: it is not loaded; allowed: {', '.join(loaded) or 'none, no version is loaded'}")
+
+
+class VersionAliased(ServiceError):
+    """Aliases lead to the version, so it stays in service."""
+
+    code = Code.PRECONDITION
+    reason = "VERSION_ALIASED"
+
+    def __init__(self, *, aliases: list[str]) -> None:
+        """Name the aliases, which an operator has set."""
+        super().__init__(f"version: seen aliases that lead to it: {', '.join(aliases)}; allowed: one without aliases")
+
+
+class ModelMemoryExceeded(ServiceError):
+    """The model does not fit into the memory that models may take."""
+
+    code = Code.PRECONDITION
+    reason = "MODEL_MEMORY_EXCEEDED"
+
+    def __init__(self, *, needed: int, used: int, limit: int) -> None:
+        """Tell the bytes that the model needs, those that loaded and draining ones take, and those that may be."""
+        super().__init__(
+            f"the model needs {needed} bytes and those loaded or draining take {used} of {limit}; unload another, "
+            "wait for one that drains, or allow more with --model-memory-mebibytes"
+        )
+
+
+class AliasesUnwritable(ServiceError):
+    """The aliases' file cannot be written, so a change of them would not outlive the server."""
+
+    code = Code.PRECONDITION
+    reason = "ALIASES_UNWRITABLE"
+
+    def __init__(self) -> None:
+        """Say what an operator can do."""
+        super().__init__("the file of aliases cannot be written; name one in a writable folder with --aliases-file")
+
+
+class AliasesCorrupt(ServiceError):
+    """The aliases' file is none, or leads to a version that is not loaded."""
+
+    code = Code.PRECONDITION
+    reason = "ALIASES_CORRUPT"
+
+    def __init__(self, file: str, *, seen: str, allowed: str) -> None:
+        """Name the file, what was seen in it and what is allowed."""
+        super().__init__(f"{file}: seen {seen}; allowed: {allowed}")
 
 
 class ModelGone(ServiceError):
@@ -401,7 +471,7 @@ class AuditUnusable(ServiceError):
 class PackageCorrupt(ServiceError):
     """A model package is not what its manifest says, or has no manifest that this server reads."""
 
-    code = Code.UNAVAILABLE
+    code = Code.PRECONDITION
     reason = "PACKAGE_CORRUPT"
 
     def __init__(self, file: str, *, seen: str, allowed: str) -> None:

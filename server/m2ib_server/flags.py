@@ -99,6 +99,25 @@ Models = Annotated[
     Path,
     typer.Option(envvar="M2IB_MODELS", exists=True, file_okay=False, help="Folder with the model packages to load."),
 ]
+PollSeconds = Annotated[
+    float,
+    _seconds("How often to look for models that have come or gone; 0 is never.", variable="M2IB_POLL_SECONDS"),
+]
+ModelMemoryMebibytes = Annotated[
+    int,
+    _count(
+        "M2IB_MODEL_MEMORY_MEBIBYTES", "Memory for all models together, in MiB, by estimate; 0 is no limit.", least=0
+    ),
+]
+AliasesFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="M2IB_ALIASES_FILE",
+        dir_okay=False,
+        help="File that keeps aliases such as champion.",
+        show_default="aliases.json in the models' folder",
+    ),
+]
 Listen = Annotated[
     str,
     typer.Option(

@@ -86,6 +86,21 @@ class IntakeLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RepositorySettings:
+    """How models come and go.
+
+    Attributes:
+        poll_seconds: how often the folder is looked at for versions that have come or gone, in seconds; 0 is never.
+        memory_bytes: what all models together may take, by the estimate of `repository.memory`; 0 is no limit.
+        aliases_file: where aliases are kept; None is aliases.json in the models' folder.
+    """
+
+    poll_seconds: float = 0.0
+    memory_bytes: int = 0
+    aliases_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditSettings:
     """Where every call is recorded, and what happens when it cannot be.
 
@@ -174,6 +189,7 @@ DEFAULT_TRANSPORT = TransportSettings()
 DEFAULT_REQUESTS = RequestLimits()
 DEFAULT_INTAKE = IntakeLimits()
 DEFAULT_ENGINE = EngineLimits()
+DEFAULT_REPOSITORY = RepositorySettings()
 DEFAULT_MESSAGE_BYTES = 64 * MEBIBYTE
 
 
@@ -200,6 +216,7 @@ class ServerSettings:
         sight: metrics and traces.
         access: who may call, and the encryption of the wire.
         transport: the connections.
+        repository: how models come and go.
     """
 
     models: Path
@@ -220,3 +237,4 @@ class ServerSettings:
     sight: SightSettings = DEFAULT_SIGHT
     access: AccessSettings = DEFAULT_ACCESS
     transport: TransportSettings = DEFAULT_TRANSPORT
+    repository: RepositorySettings = DEFAULT_REPOSITORY

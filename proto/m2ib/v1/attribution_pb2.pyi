@@ -197,7 +197,11 @@ class ExplainRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     ON_DEADLINE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model's name; unset or empty means the only model loaded."""
+    """The model: `name`, `name:version` or `name@alias`. A bare name leads to the version that an operator has made the
+    champion, and without one to the highest version that is loaded, as `name@latest` always does; a champion that is
+    not loaded is NOT_FOUND, since no other version was chosen in its place. Unset or empty means the only model loaded.
+    Provenance tells which version answered.
+    """
     text: _builtins.str
     """The text, not empty, within the model's context length and Limits.max_text_characters."""
     fit: _settings_pb2.Fit.ValueType
@@ -1192,7 +1196,7 @@ class ScoreRequest(_message.Message):
     FIT_FIELD_NUMBER: _builtins.int
     TRUNCATE_TEXT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model's name; unset or empty means the only model loaded."""
+    """The model, as ExplainRequest.model."""
     fit: _settings_pb2.Fit.ValueType
     """How the images become the model's input."""
     truncate_text: _builtins.bool
@@ -1297,7 +1301,7 @@ class ListModelsResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
-        """In the order of their names."""
+        """In the order of their names and, of one name, of their versions, the lowest first."""
 
     def __init__(
         self,
@@ -1320,7 +1324,7 @@ class GetModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model's name; unset or empty means the only model loaded."""
+    """The model, as ExplainRequest.model."""
     def __init__(
         self,
         *,

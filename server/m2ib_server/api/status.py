@@ -29,6 +29,7 @@ STATUS_BY_CODE = {
     Code.EXPIRED: grpc.StatusCode.DEADLINE_EXCEEDED,
     Code.UNIDENTIFIED: grpc.StatusCode.UNAUTHENTICATED,
     Code.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
+    Code.PRECONDITION: grpc.StatusCode.FAILED_PRECONDITION,
     Code.INTERNAL: grpc.StatusCode.INTERNAL,
     Code.UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,
 }
@@ -80,6 +81,7 @@ def _full(subject: str) -> Answer:
 INVALID = Answer(status=grpc.StatusCode.INVALID_ARGUMENT, details=(_bad_request,))
 AWAY = Answer(status=grpc.StatusCode.UNAVAILABLE, may_pass=True)
 UNUSABLE = Answer(status=grpc.StatusCode.UNAVAILABLE)
+REFUSED = Answer(status=grpc.StatusCode.FAILED_PRECONDITION)
 EXPIRED = Answer(status=grpc.StatusCode.DEADLINE_EXCEEDED)
 UNIDENTIFIED = Answer(status=grpc.StatusCode.UNAUTHENTICATED)
 FORBIDDEN = Answer(status=grpc.StatusCode.PERMISSION_DENIED)
@@ -100,6 +102,12 @@ ANSWERS: Mapping[type[ServiceError], Answer] = MappingProxyType(
         errors.TextTooLong: INVALID,
         errors.SettingOutOfRange: INVALID,
         errors.ModelUnknown: _missing("m2ib.v1.Model"),
+        errors.VersionAbsent: _missing("m2ib.v1.ModelVersion"),
+        errors.VersionNotLoaded: REFUSED,
+        errors.VersionAliased: REFUSED,
+        errors.ModelMemoryExceeded: REFUSED,
+        errors.AliasesUnwritable: REFUSED,
+        errors.AliasesCorrupt: REFUSED,
         errors.HandleUnknown: _missing("m2ib.v1.Image"),
         errors.QueueFull: _full("engine"),
         errors.WaitTooLong: _full("engine"),
@@ -117,7 +125,7 @@ ANSWERS: Mapping[type[ServiceError], Answer] = MappingProxyType(
         errors.EngineRestarting: AWAY,
         errors.AuditUnavailable: AWAY,
         errors.AuditUnusable: UNUSABLE,
-        errors.PackageCorrupt: UNUSABLE,
+        errors.PackageCorrupt: REFUSED,
         errors.DeviceUnavailable: UNUSABLE,
         errors.DeadlineExpired: EXPIRED,
         errors.DeadlineTooShort: EXPIRED,

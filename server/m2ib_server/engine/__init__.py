@@ -1,7 +1,7 @@
 """The engine room: admission, scheduling, the feature cache and the catalogue of loaded models."""
 
 from m2ib_server.engine.cache import FeatureCache
-from m2ib_server.engine.catalogue import Catalogue
+from m2ib_server.engine.catalogue import CHAMPION, LATEST, Aliases, Catalogue
 from m2ib_server.engine.cost import CostModel
 from m2ib_server.engine.engine import Engine
 from m2ib_server.engine.evaluator import Evaluator
@@ -15,7 +15,10 @@ from m2ib_server.engine.schedule import Priority
 from m2ib_server.engine.warmup import warm_up
 
 __all__ = [
+    "CHAMPION",
+    "LATEST",
     "UNOBSERVED",
+    "Aliases",
     "Caller",
     "Catalogue",
     "Census",

@@ -39,6 +39,8 @@ def warm_up(model: LoadedModel, engine: Engine) -> None:
     except EmbeddingUndefined as error:
         seen, allowed = "features or an embedding that are not finite, or without length", "finite ones"
         raise PackageCorrupt(str(model.package.folder), seen=seen, allowed=allowed) from error
+    finally:
+        caller.cancel()  # one that took too long is not waited for any more
     vision = model.manifest.vision
     tokens = {
         Side.IMAGE: vision.leading_tokens + vision.grid_rows * vision.grid_columns,

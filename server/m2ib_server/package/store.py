@@ -85,14 +85,24 @@ def open_package(folder: Path) -> ModelPackage:
     Raises:
         PackageCorrupt: naming the file that is missing, changed or not understood.
     """
+    manifest, digest = read_manifest(folder)
+    for packaged in manifest.files:
+        _check_file(folder, packaged)
+    package = ModelPackage(folder=folder, manifest=manifest, digest=digest)
+    _check_references(package)
+    return package
+
+
+def read_manifest(folder: Path) -> tuple[pb.Manifest, str]:
+    """Return a package's manifest and the package's digest without a look at its other files.
+
+    Raises:
+        PackageCorrupt: there is no manifest, or none that this server understands.
+    """
     raw = _read_manifest(folder)
     manifest = _parse_manifest(folder, raw)
     _check_contents(folder, manifest)
-    for packaged in manifest.files:
-        _check_file(folder, packaged)
-    package = ModelPackage(folder=folder, manifest=manifest, digest=hashlib.sha256(raw).hexdigest())
-    _check_references(package)
-    return package
+    return manifest, hashlib.sha256(raw).hexdigest()
 
 
 def _read_manifest(folder: Path) -> bytes:

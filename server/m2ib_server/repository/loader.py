@@ -2,18 +2,26 @@
 
 from pathlib import Path
 
+from m2ib.v1 import manifest_pb2 as pb
 from m2ib_server.engine import DeviceModel, Engine, Fleet, LoadedModel, warm_up
 from m2ib_server.errors import EvaluationFailed, PackageCorrupt, ServiceError
 from m2ib_server.package import open_package
+from m2ib_server.repository.memory import load_bytes
+from m2ib_server.runtime import DeviceKind, trim_heap
 from m2ib_server.telemetry import log_event
 
 
 class Loader:
     """Loads packages on the engines of a fleet, which run."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        """Load on these engines."""
+    def __init__(self, fleet: Fleet, kind: DeviceKind) -> None:
+        """Load on these engines, whose devices are of one kind."""
         self._fleet = fleet
+        self._kind = kind
+
+    def estimate(self, manifest: pb.Manifest) -> int:
+        """Estimate what a model takes on all engines, in bytes."""
+        return load_bytes(manifest, self._kind, len(tuple(self._fleet)))
 
     def load(self, folder: Path) -> LoadedModel:
         """Check a package against its manifest, load it on every engine and run every graph there once.
@@ -38,6 +46,7 @@ class Loader:
         """Take a model off every engine, with all that was kept of it; nobody holds it any more."""
         for engine in self._fleet:
             engine.evaluator.remove(model.digest)
+        trim_heap()
 
 
 def _warm_up(model: LoadedModel, engine: Engine) -> None:

@@ -129,7 +129,7 @@ def test_whose_deadline_ends_before_the_pause_does_is_told_to_give_up_at_once():
     assert pushback(error, 4.0) == "-1"
 
 
-@pytest.mark.parametrize("kind", [errors.PackageCorrupt, errors.DeviceUnavailable])
+@pytest.mark.parametrize("kind", [errors.DeviceUnavailable])
 def test_what_does_not_pass_is_not_tried_again_although_its_status_would_be(kind):
     assert answer_to(example(kind)).status is grpc.StatusCode.UNAVAILABLE
     assert pushback(example(kind), None) == "-1"

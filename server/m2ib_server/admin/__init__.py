@@ -1,0 +1,5 @@
+"""The services for operators."""
+
+from m2ib_server.admin.models import ModelRepositoryServicer
+
+__all__ = ["ModelRepositoryServicer"]

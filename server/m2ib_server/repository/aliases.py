@@ -1,0 +1,86 @@
+"""Owns the file in which the aliases that operators set outlive the server."""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from m2ib_server.engine import LATEST, Aliases
+from m2ib_server.errors import AliasesCorrupt, AliasesUnwritable
+from m2ib_server.package import MODEL_NAME
+
+FILE_NAME = "aliases.json"
+_SCHEMA = 1
+
+
+class AliasFile:
+    """A JSON file: `{"schema": 1, "aliases": {"name": {"champion": "version"}}}`. Absent means no alias."""
+
+    def __init__(self, path: Path) -> None:
+        """Keep aliases at `path`."""
+        self.path = path
+
+    def read(self) -> dict[str, dict[str, str]]:
+        """Return versions by alias by model.
+
+        Raises:
+            AliasesCorrupt: the file cannot be read or is not what it should be.
+        """
+        try:
+            read = json.loads(self.path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise AliasesCorrupt(str(self.path), seen="no readable JSON", allowed="what a server wrote") from error
+        if not _is_sound(read):
+            allowed = '{"schema": 1, "aliases": {"name": {"champion": "version"}}}'
+            raise AliasesCorrupt(str(self.path), seen="another structure, or a malformed name", allowed=allowed)
+        aliases: dict[str, dict[str, str]] = read["aliases"]
+        return aliases
+
+    def write(self, aliases: Aliases) -> None:
+        """Replace the file in one step, so that whoever reads it, now or after a crash, finds the old or the new one.
+
+        Raises:
+            AliasesUnwritable: nothing has changed.
+        """
+        known = {name: dict(of_name) for name, of_name in sorted(aliases.items()) if of_name}
+        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                json.dump({"schema": _SCHEMA, "aliases": known}, file, indent=2, sort_keys=True)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.path)
+            _sync_folder(self.path.parent)
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise AliasesUnwritable from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let a rename outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_sound(read: Any) -> bool:
+    if not isinstance(read, Mapping) or read.get("schema") != _SCHEMA or not isinstance(read.get("aliases"), Mapping):
+        return False
+    return all(
+        MODEL_NAME.fullmatch(name)
+        and isinstance(of_name, Mapping)
+        and all(is_alias(alias) and isinstance(to, str) and MODEL_NAME.fullmatch(to) for alias, to in of_name.items())
+        for name, of_name in read["aliases"].items()
+    )
+
+
+def is_alias(alias: str) -> bool:
+    """Tell whether an operator may set an alias of that name."""
+    return bool(MODEL_NAME.fullmatch(alias)) and alias != LATEST

@@ -1,0 +1,327 @@
+"""Versions come into service and leave it, each change whole, one after the other."""
+
+import asyncio
+import shutil
+
+import pytest
+
+from fakes.repository import FakeLoader, write_package
+from m2ib_server.engine import Catalogue
+from m2ib_server.errors import (
+    AliasesCorrupt,
+    AliasesUnwritable,
+    InvalidField,
+    ModelMemoryExceeded,
+    ModelUnknown,
+    PackageCorrupt,
+    VersionAbsent,
+    VersionAliased,
+    VersionNotLoaded,
+)
+from m2ib_server.repository import Repository, State
+from m2ib_server.settings import RepositorySettings
+
+SECONDS = 60
+
+
+class Bench:
+    """A repository over packages that are manifests, with one version loaded."""
+
+    def __init__(self, original, models, **settings):
+        self.original, self.models = original, models
+        self.loader, self.catalogue = FakeLoader(), Catalogue()
+        self.repository = Repository(models, self.catalogue, self.loader, RepositorySettings(**settings))
+
+    def put(self, version, **changes):
+        return write_package(self.original, self.models / "tiny" / version, version=version, **changes)
+
+    @property
+    def shown(self):
+        return list(map(repr, self.catalogue))
+
+
+@pytest.fixture
+def make_bench(tiny_package, tmp_path):
+    benches = []
+
+    def make(**settings):
+        benches.append(Bench(tiny_package, tmp_path / "models", **settings))
+        benches[-1].put("1")
+        benches[-1].repository.load_all()
+        return benches[-1]
+
+    yield make
+    for bench in benches:
+        bench.loader.gate.set()
+
+
+@pytest.fixture
+def bench(make_bench):
+    return make_bench()
+
+
+async def settled(condition):
+    """Wait until something has become true that others make true."""
+    async with asyncio.timeout(SECONDS):
+        while not condition():  # noqa: ASYNC110 - it is made true on another thread, or by a task that tells nobody
+            await asyncio.sleep(0.005)
+
+
+def states(reports):
+    return {f"{report.name}:{report.version}": report.state for report in reports}
+
+
+async def test_a_version_is_loaded_beside_the_others_and_is_the_latest(bench):
+    bench.put("2")
+    report, was_loaded = await bench.repository.load("tiny", "2")
+    assert (report.version, report.aliases, report.is_default, was_loaded) == ("2", ("latest",), True, False)
+    assert bench.shown == ["tiny:1", "tiny:2"]
+    assert repr(bench.catalogue.find("tiny")) == "tiny:2"
+
+
+async def test_no_version_means_the_highest_in_the_folder(bench):
+    bench.put("9")
+    bench.put("10")
+    report, _ = await bench.repository.load("tiny")
+    assert report.version == "10"
+
+
+async def test_loading_what_is_loaded_is_no_fault_also_once_its_folder_has_gone(bench):
+    assert (await bench.repository.load("tiny", "1"))[1]
+    shutil.rmtree(bench.models / "tiny" / "1")
+    report, was_loaded = await bench.repository.load("tiny", "1")
+    assert (was_loaded, report.on_disk) == (True, False)
+    assert len(bench.loader.loaded) == 1
+
+
+@pytest.mark.parametrize("change", ["load", "swap"])
+async def test_a_version_that_is_not_there_is_refused_and_nothing_changes(bench, change):
+    shutil.rmtree(bench.put("2"))
+    with pytest.raises(VersionAbsent, match="tiny:1"):
+        await getattr(bench.repository, change)("tiny", "2")
+    assert bench.shown == ["tiny:1"]
+
+
+@pytest.mark.parametrize("change", ["load", "swap"])
+async def test_a_version_that_fails_never_becomes_visible(bench, change):
+    bench.loader.faulty.add(bench.put("2"))
+    seen = []
+    bench.catalogue.watch(lambda: seen.append(bench.shown))
+    with pytest.raises(PackageCorrupt, match="not finite"):
+        await getattr(bench.repository, change)("tiny", "2")
+    assert (bench.shown, seen) == (["tiny:1"], [])
+
+
+async def test_a_swap_is_one_step_and_the_old_version_stays_until_it_is_let_go(bench):
+    bench.put("2")
+    seen = []
+    with bench.catalogue.lease("tiny") as old:
+        bench.catalogue.watch(lambda: seen.append(bench.shown))
+        report, retired = await bench.repository.swap("tiny", "2")
+        assert (repr(old), report.version, retired) == ("tiny:1", "2", ["1"])
+        assert seen == [["tiny:2"]]
+        assert states(await bench.repository.versions()) == {"tiny:1": State.DRAINING, "tiny:2": State.READY}
+        assert bench.repository.used_bytes == 200
+        assert not bench.loader.unloaded
+    await settled(lambda: bench.loader.unloaded == ["tiny:1"] and bench.repository.used_bytes == 100)
+    assert states(await bench.repository.versions())["tiny:1"] is State.AVAILABLE
+
+
+async def test_a_swap_takes_the_aliases_along(bench):
+    await bench.repository.set_alias("tiny", "champion", "1")
+    bench.put("2")
+    await bench.repository.swap("tiny", "2")
+    assert repr(bench.catalogue.find("tiny@champion")) == "tiny:2"
+    assert '"champion": "2"' in (bench.models / "aliases.json").read_text()
+
+
+async def test_a_swap_whose_aliases_cannot_be_kept_changes_nothing(make_bench, tmp_path):
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    bench = make_bench(aliases_file=folder / "aliases.json")
+    await bench.repository.set_alias("tiny", "champion", "1")
+    shutil.rmtree(folder)
+    bench.put("2")
+    with pytest.raises(AliasesUnwritable):
+        await bench.repository.swap("tiny", "2")
+    assert repr(bench.catalogue.find("tiny")) == "tiny:1"
+    await settled(lambda: bench.loader.unloaded == ["tiny:2"])
+    assert bench.repository.used_bytes == 100
+
+
+async def test_another_package_under_a_loaded_version_takes_its_place(bench):
+    before = bench.catalogue.find("tiny:1").digest
+    bench.put("1", family="other")
+    _, was_loaded = await bench.repository.load("tiny", "1")
+    assert not was_loaded
+    assert bench.catalogue.find("tiny:1").digest != before
+    await settled(lambda: bench.loader.unloaded == ["tiny:1"])
+
+
+async def test_an_unloaded_version_is_no_longer_found_and_goes_when_the_last_request_ends(bench):
+    with bench.catalogue.lease("tiny"):
+        assert await bench.repository.unload("tiny", "1")
+        with pytest.raises(ModelUnknown):
+            bench.catalogue.find("tiny")
+        assert not bench.loader.unloaded
+    await settled(lambda: bench.loader.unloaded == ["tiny:1"])
+    assert not await bench.repository.unload("tiny", "1")  # it lies in the folder and is not loaded: no fault
+    with pytest.raises(VersionAbsent):
+        await bench.repository.unload("tiny", "3")
+
+
+async def test_a_version_that_drains_is_called_back_without_being_loaded_again(bench):
+    with bench.catalogue.lease("tiny"):
+        await bench.repository.unload("tiny", "1")
+        report, was_loaded = await bench.repository.load("tiny", "1")
+        assert (report.state, was_loaded) == (State.READY, False)
+    await asyncio.sleep(0.05)
+    assert (len(bench.loader.loaded), bench.loader.unloaded, bench.shown) == (1, [], ["tiny:1"])
+
+
+async def test_a_version_that_an_alias_leads_to_stays_in_service(bench):
+    await bench.repository.set_alias("tiny", "champion", "1")
+    with pytest.raises(VersionAliased, match="champion"):
+        await bench.repository.unload("tiny", "1")
+    assert await bench.repository.delete_alias("tiny", "champion") == "1"
+    assert await bench.repository.unload("tiny", "1")
+
+
+async def test_an_alias_leads_to_loaded_versions_only_and_latest_is_computed(bench):
+    bench.put("2")
+    with pytest.raises(VersionNotLoaded, match="tiny:1"):
+        await bench.repository.set_alias("tiny", "champion", "2")
+    for alias in ("latest", "", "a:b", "A"):
+        with pytest.raises(InvalidField):
+            await bench.repository.set_alias("tiny", alias, "1")
+    await bench.repository.load("tiny", "2")
+    assert await bench.repository.set_alias("tiny", "champion", "1") == ""
+    assert repr(bench.catalogue.find("tiny")) == "tiny:1"
+    assert await bench.repository.set_alias("tiny", "champion", "2") == "1"
+    assert await bench.repository.delete_alias("tiny", "shadow") == ""
+
+
+async def test_aliases_outlive_the_server_and_one_that_leads_nowhere_stops_boot(bench, tiny_package):
+    bench.put("2")
+    await bench.repository.load("tiny", "2")
+    await bench.repository.set_alias("tiny", "champion", "1")
+    again = Bench(tiny_package, bench.models)
+    again.repository.load_all()
+    assert repr(again.catalogue.find("tiny")) == "tiny:1"
+    shutil.rmtree(bench.models / "tiny" / "1")
+    with pytest.raises(AliasesCorrupt, match="tiny@champion leading to 1"):
+        Bench(tiny_package, bench.models).repository.load_all()
+
+
+async def test_a_model_that_does_not_fit_is_refused_and_a_draining_one_counts(make_bench):
+    bench = make_bench(memory_bytes=200)
+    bench.put("2")
+    bench.put("3")
+    with bench.catalogue.lease("tiny:1"):
+        await bench.repository.swap("tiny", "2")
+        with pytest.raises(ModelMemoryExceeded, match="needs 100 bytes and those loaded or draining take 200 of 200"):
+            await bench.repository.load("tiny", "3")
+    await settled(lambda: bench.repository.used_bytes == 100)
+    await bench.repository.load("tiny", "3")
+
+
+async def test_loads_are_made_one_after_the_other_and_the_folder_can_be_looked_at_meanwhile(bench):
+    bench.put("2")
+    bench.put("3")
+    bench.loader.gate.clear()
+    loads = [asyncio.ensure_future(bench.repository.load("tiny", version)) for version in ("2", "3", "2")]
+    await settled(lambda: bench.loader.at_once == 1)
+    told = states(await bench.repository.versions("tiny"))
+    assert told == {"tiny:1": State.READY, "tiny:2": State.LOADING, "tiny:3": State.AVAILABLE}
+    bench.loader.gate.set()
+    assert [was_loaded for _, was_loaded in await asyncio.gather(*loads)] == [False, False, True]
+    assert bench.loader.most_at_once == 1
+
+
+async def test_a_change_goes_on_when_its_caller_leaves(bench):
+    bench.put("2")
+    bench.loader.gate.clear()
+    load = asyncio.ensure_future(bench.repository.load("tiny", "2"))
+    await settled(lambda: bench.loader.at_once == 1)
+    load.cancel()
+    bench.loader.gate.set()
+    await settled(lambda: bench.shown == ["tiny:1", "tiny:2"])
+
+
+async def test_a_look_loads_what_is_new_and_unloads_what_is_gone_twice(bench):
+    bench.put("2")
+    await bench.repository.look()
+    assert bench.shown == ["tiny:1", "tiny:2"]
+    shutil.rmtree(bench.models / "tiny" / "1")
+    await bench.repository.look()
+    assert bench.shown == ["tiny:1", "tiny:2"]
+    await bench.repository.look()
+    assert bench.shown == ["tiny:2"]
+    await settled(lambda: bench.loader.unloaded == ["tiny:1"])
+
+
+async def test_a_look_leaves_everything_when_the_whole_folder_has_gone(bench):
+    shutil.rmtree(bench.models)
+    for _ in range(3):
+        await bench.repository.look()
+    assert bench.shown == ["tiny:1"]
+    assert [report.on_disk for report in await bench.repository.versions()] == [False]
+
+
+async def test_a_look_tries_what_failed_again_only_once_it_has_changed(bench):
+    folder = bench.put("2")
+    bench.loader.faulty.add(folder)
+    for _ in range(3):
+        await bench.repository.look()
+    (report,) = [each for each in await bench.repository.versions() if each.version == "2"]
+    assert report.state is State.UNUSABLE
+    assert "not finite" in report.fault
+    bench.loader.faulty.clear()
+    await bench.repository.look()
+    assert bench.shown == ["tiny:1"]  # no file of it has changed
+    (folder / "vision_tail.weights").write_bytes(b"whole now")
+    await bench.repository.look()
+    assert bench.shown == ["tiny:1", "tiny:2"]
+
+
+async def test_a_look_does_not_load_what_an_operator_unloaded_until_the_operator_does(bench):
+    bench.put("2")
+    await bench.repository.look()
+    await bench.repository.unload("tiny", "2")
+    await bench.repository.look()
+    assert bench.shown == ["tiny:1"]
+    await bench.repository.load("tiny", "2")
+    await bench.repository.look()
+    assert bench.shown == ["tiny:1", "tiny:2"]
+
+
+async def test_a_look_follows_aliases_that_another_server_has_written(bench, tiny_package):
+    bench.put("2")
+    await bench.repository.look()
+    other = Bench(tiny_package, bench.models)
+    other.repository.load_all()
+    await other.repository.set_alias("tiny", "champion", "1")
+    assert repr(bench.catalogue.find("tiny")) == "tiny:2"
+    await bench.repository.look()
+    assert repr(bench.catalogue.find("tiny")) == "tiny:1"
+    (bench.models / "aliases.json").write_text("{")
+    await bench.repository.look()
+    assert repr(bench.catalogue.find("tiny")) == "tiny:1"
+
+
+def test_boot_refuses_a_package_that_is_not_usable_unless_it_is_looked_at_again(tiny_package, tmp_path):
+    for seconds in (0.0, 1.0):
+        bench = Bench(tiny_package, tmp_path / str(seconds), poll_seconds=seconds)
+        bench.put("1")
+        bench.loader.faulty.add(bench.put("2"))
+        if seconds:
+            bench.repository.load_all()
+            assert bench.shown == ["tiny:1"]
+            bench.loader.faulty.add(bench.models / "tiny" / "1")
+            with pytest.raises(PackageCorrupt):  # none at all is no server
+                again = Bench(tiny_package, bench.models, poll_seconds=seconds)
+                again.loader.faulty = bench.loader.faulty
+                again.repository.load_all()
+        else:
+            with pytest.raises(PackageCorrupt):
+                bench.repository.load_all()
