@@ -47,6 +47,7 @@ from m2ib_client._options import (
     SideName,
     Window,
 )
+from m2ib_client._recorded import ResultSource
 from m2ib_client._results import (
     Affine,
     Explanation,
@@ -66,6 +67,7 @@ from m2ib_client._results import (
     Token,
     Word,
 )
+from m2ib_client._verification import Comparison, VerdictName, Verification
 
 __version__ = "0.1.0"
 
@@ -77,6 +79,7 @@ __all__ = [
     "CallCancelledError",
     "Client",
     "ClosedError",
+    "Comparison",
     "DeadlineError",
     "Defaults",
     "EffortDefaults",
@@ -111,6 +114,7 @@ __all__ = [
     "Provenance",
     "ReferenceRank",
     "Rendering",
+    "ResultSource",
     "ScoreOptions",
     "Scores",
     "ServerError",
@@ -126,6 +130,8 @@ __all__ = [
     "Token",
     "TransientError",
     "UnavailableError",
+    "VerdictName",
+    "Verification",
     "VisionEncoder",
     "Window",
     "Word",

@@ -10,7 +10,7 @@ from typing import Self, Unpack
 import grpc.aio
 
 from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
-from m2ib_client import _affinity, _answer, _channel, _image, _model_answer, _request
+from m2ib_client import _affinity, _answer, _channel, _image, _model_answer, _request, _verification
 from m2ib_client._ending import translated_stream
 from m2ib_client._errors import ClosedError, IncompatibleServerError, NotFoundError
 from m2ib_client._handle import ImageHandle
@@ -20,6 +20,7 @@ from m2ib_client._many.pair import ManyResult, PairSource, ProgressOption
 from m2ib_client._many.run import DEFAULT_AHEAD, Terms
 from m2ib_client._models import Model
 from m2ib_client._options import ExplainOptions, ImageSource, ScoreOptions
+from m2ib_client._recorded import ResultSource, options_for, read_result
 from m2ib_client._results import Explanation, Progress, Scores
 from m2ib_client._status import translated
 from m2ib_client._uploads import AsyncUploads, Placed, is_forgotten
@@ -176,6 +177,21 @@ class AsyncClient:
 
         response = await self._uploads.call(_image.placed(_request.listed(images), request.images), left, call)
         return _answer.read_scores(response)
+
+    async def verify(
+        self,
+        result: ResultSource,
+        image: ImageSource,
+        text: str,
+        *,
+        tolerance: float = _verification.DEFAULT_TOLERANCE,
+        timeout: float | None = None,  # noqa: ASYNC109 - the server keeps it too
+    ) -> _verification.Verification:
+        """Ask for a kept result once more and compare, as `Client.verify`."""
+        allowed, recorded = _verification.checked_tolerance(tolerance), read_result(result)
+        options = options_for(recorded, await self.models(timeout=timeout))
+        replayed = await self.explain(image, text, timeout=timeout, **options)
+        return _verification.compare(recorded, replayed, text, tolerance=allowed)
 
     async def upload(self, image: ImageSource, *, timeout: float | None = None) -> ImageHandle:  # noqa: ASYNC109 - the server keeps it too
         """Send an image once, for many calls, as `Client.upload`."""

@@ -8,7 +8,7 @@ from typing import Self, Unpack
 import grpc
 
 from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
-from m2ib_client import _affinity, _answer, _channel, _image, _model_answer, _request
+from m2ib_client import _affinity, _answer, _channel, _image, _model_answer, _request, _verification
 from m2ib_client._errors import ClosedError, IncompatibleServerError, NotFoundError
 from m2ib_client._handle import ImageHandle
 from m2ib_client._local import DEFAULT_BOOT_TIMEOUT_SECONDS, LocalServer
@@ -17,6 +17,7 @@ from m2ib_client._many.run import DEFAULT_AHEAD, Terms
 from m2ib_client._many.threaded import ThreadedRun
 from m2ib_client._models import Model
 from m2ib_client._options import ExplainOptions, ImageSource, ScoreOptions
+from m2ib_client._recorded import ResultSource, options_for, read_result
 from m2ib_client._results import Explanation, Progress, Scores
 from m2ib_client._status import translated
 from m2ib_client._uploads import Placed, Uploads, is_forgotten
@@ -186,6 +187,30 @@ class Client:
 
         response = self._uploads.call(_image.placed(_request.listed(images), request.images), left, call)
         return _answer.read_scores(response)
+
+    def verify(
+        self,
+        result: ResultSource,
+        image: ImageSource,
+        text: str,
+        *,
+        tolerance: float = _verification.DEFAULT_TOLERANCE,
+        timeout: float | None = None,
+    ) -> _verification.Verification:
+        """Ask for a kept result once more, as its provenance says, and compare it with what comes out now.
+
+        The model package, the settings, the seed, the fit, the frame, the window, the sides and whether an over-long
+        text is cut are the result's own. `tolerance` is the largest difference of bits that passes, relative to the
+        largest of those kept. `timeout` is that of each of the two calls.
+
+        Raises:
+            InvalidRequestError: `result` is none, or a partial one.
+            NotFoundError: the server has not the model package that the result came from; the text names its digest.
+        """
+        allowed, recorded = _verification.checked_tolerance(tolerance), read_result(result)
+        options = options_for(recorded, self.models(timeout=timeout))
+        replayed = self.explain(image, text, timeout=timeout, **options)
+        return _verification.compare(recorded, replayed, text, tolerance=allowed)
 
     def upload(self, image: ImageSource, *, timeout: float | None = None) -> ImageHandle:
         """Send an image once, for many calls: they take the handle in its place.

@@ -218,9 +218,10 @@ class TextLength:
 class Provenance:
     """How the answer came about: enough to compute it again.
 
-    `digest` is the SHA-256 of the model package's manifest and `image_sha256` that of the image as it was
-    sent. `fit` is None for a tensor. `device` is "cpu", "cuda" or "tensorrt". What is `cached` was not computed
-    again for this answer; `shared` tells that an identical request was under way and this is its answer.
+    `digest` is the SHA-256 of the model package's manifest, `image_sha256` that of the image as it was sent and
+    `text_sha256` that of the text in UTF-8, empty from an older server. `fit` is None for a tensor. `device` is
+    "cpu", "cuda" or "tensorrt". What is `cached` was not computed again for this answer; `shared` tells that an
+    identical request was under way and this is its answer.
     """
 
     model: str
@@ -230,6 +231,7 @@ class Provenance:
     settings: Settings
     fit: FitName | None
     image_sha256: str
+    text_sha256: str
     rendering: Rendering
     text_length: TextLength
     image_features_cached: bool

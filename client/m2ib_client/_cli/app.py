@@ -17,6 +17,7 @@ from m2ib_client._cli.exits import EXIT_CODES_HELP, reported_faults
 from m2ib_client._cli.many import explain_many
 from m2ib_client._cli.progress import followed
 from m2ib_client._cli.report import explanation_lines, model_lines, score_lines
+from m2ib_client._cli.verify import verify
 from m2ib_client._options import SideName
 from m2ib_client._results import Explanation
 
@@ -125,6 +126,7 @@ def explain(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer want
 
 app.command(epilog=EXIT_CODES_HELP)(explain_many)
 app.command(epilog=BENCH_EPILOG)(bench)
+app.command(epilog=EXIT_CODES_HELP)(verify)
 
 
 @app.command(epilog=EXIT_CODES_HELP)

@@ -21,13 +21,16 @@ class ExitCode(IntEnum):
     UNAVAILABLE = 5
     DEADLINE = 6
     SOME_FAILED = 7
+    WITHIN_TOLERANCE = 8
+    DIFFERS = 9
 
 
 EXIT_CODES_HELP = (
     "Exit codes: 0 done; 1 a fault of the server or of this machine; 2 the command line is wrong; "
     "3 the image, the text or a setting is not allowed; 4 there is no such model; "
     "5 the server cannot be reached, is busy or did not start; 6 the timeout passed; "
-    "7 of many pairs some or all failed, the others are done."
+    "7 of many pairs some or all failed, the others are done; "
+    "8 a verified result comes out alike, within the tolerance, and not to the last bit; 9 it comes out differently."
 )
 
 EXIT_BY_ERROR: Mapping[type[_errors.M2IBError], ExitCode] = MappingProxyType(

@@ -242,6 +242,7 @@ def _provenance(
         settings=settings,
         fit=settings_pb2.FIT_UNSPECIFIED if is_tensor else request.fit or model.default_fit,
         image_sha256=hashlib.sha256(sent).hexdigest(),
+        text_sha256=hashlib.sha256(request.text.encode()).hexdigest(),
         rendering=attribution_pb2.Rendering(
             format="tensor" if is_tensor else "png",
             frame=request.image.frame or 1,

@@ -1030,6 +1030,7 @@ class Provenance(_message.Message):
     IMAGE_EMBEDDING_CACHED_FIELD_NUMBER: _builtins.int
     TEXT_EMBEDDING_CACHED_FIELD_NUMBER: _builtins.int
     SHARED_FIELD_NUMBER: _builtins.int
+    TEXT_SHA256_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     version: _builtins.str
@@ -1054,6 +1055,8 @@ class Provenance(_message.Message):
     """True when the text's embedding, the image side's target, came from the cache."""
     shared: _builtins.bool
     """True when an identical request was under way and its computation was shared."""
+    text_sha256: _builtins.str
+    """The SHA-256 of the text as it was sent, in UTF-8; 64 lower-case hexadecimal digits. Empty from an older server."""
     @_builtins.property
     def settings(self) -> _settings_pb2.Settings:
         """The settings in force, every field set."""
@@ -1089,10 +1092,11 @@ class Provenance(_message.Message):
         image_embedding_cached: _builtins.bool = ...,
         text_embedding_cached: _builtins.bool = ...,
         shared: _builtins.bool = ...,
+        text_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rendering", b"rendering", "settings", b"settings", "text_length", b"text_length"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "digest", b"digest", "fit", b"fit", "image_embedding_cached", b"image_embedding_cached", "image_features_cached", b"image_features_cached", "image_sha256", b"image_sha256", "method", b"method", "model", b"model", "rendering", b"rendering", "settings", b"settings", "shared", b"shared", "software", b"software", "text_embedding_cached", b"text_embedding_cached", "text_features_cached", b"text_features_cached", "text_length", b"text_length", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "digest", b"digest", "fit", b"fit", "image_embedding_cached", b"image_embedding_cached", "image_features_cached", b"image_features_cached", "image_sha256", b"image_sha256", "method", b"method", "model", b"model", "rendering", b"rendering", "settings", b"settings", "shared", b"shared", "software", b"software", "text_embedding_cached", b"text_embedding_cached", "text_features_cached", b"text_features_cached", "text_length", b"text_length", "text_sha256", b"text_sha256", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

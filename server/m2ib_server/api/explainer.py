@@ -1,6 +1,7 @@
 """Takes one pair from request to explanation: reads it, hands a method to an engine, writes the answer."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -40,6 +41,7 @@ class Prepared:
         model: the model it asks for.
         image: the image.
         text: the text.
+        text_sha256: of the text as it was sent.
         settings: the settings in force.
         effort: the effort it names, published when it names none.
         sides: the sides to explain.
@@ -52,6 +54,7 @@ class Prepared:
     model: LoadedModel
     image: SourceImage
     text: EncodedText
+    text_sha256: str
     settings: M2IBSettings
     effort: int
     sides: tuple[Side, ...]
@@ -172,6 +175,7 @@ class Explainer:
             model=model,
             image=image,
             text=text,
+            text_sha256=hashlib.sha256(wire.text.encode()).hexdigest(),
             settings=settings,
             effort=effort,
             sides=sides,
@@ -237,6 +241,7 @@ class Explainer:
             settings=answer.write_settings(prepared.settings, prepared.effort),
             fit=answer.PROTO_BY_FIT[image.read.fit],
             image_sha256=image.sha256,
+            text_sha256=prepared.text_sha256,
             rendering=answer.write_rendering(image.read.rendered.rendering),
             text_length=answer.write_length(prepared.text),
             image_features_cached=HEAD[Side.IMAGE] in cached,

@@ -1,0 +1,135 @@
+"""Reads a result that was kept as JSON: what it takes to ask for it again, and what must come out."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+
+from m2ib_client._errors import InvalidRequestError, NotFoundError
+from m2ib_client._models import Model
+from m2ib_client._options import ExplainOptions, Window
+from m2ib_client._results import Explanation
+from m2ib_client._tensor import FloatArray
+
+ResultSource: TypeAlias = Explanation | Mapping[str, Any] | str
+"""A result to verify: an `Explanation`, what its `to_dict` or `to_json` gives, or a line of results.jsonl."""
+
+ALLOWED = "an explanation with its provenance, as `m2ib explain --json` or a line of results.jsonl holds it"
+SETTINGS = (
+    "effort",
+    "beta",
+    "text_beta",
+    "steps",
+    "samples",
+    "learning_rate",
+    "mask_shape",
+    "text_mask_shape",
+    "seed",
+    "repeats",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Recorded:
+    """What a kept result says of how it came about, and what came out.
+
+    `options` asks for the same once more, but for the model; `text_sha256` is empty where the result comes from a
+    server that did not tell it. `grid_bits`, `token_ids` and `token_bits` are None for a side that was not explained.
+    """
+
+    model: str
+    version: str
+    digest: str
+    options: ExplainOptions
+    image_sha256: str
+    text_sha256: str
+    similarity: float
+    grid_bits: FloatArray | None
+    token_ids: tuple[int, ...] | None
+    token_bits: FloatArray | None
+    origin: Mapping[str, str]
+
+
+def read_result(result: ResultSource) -> Recorded:
+    """Return what a kept result holds.
+
+    Raises:
+        InvalidRequestError: it is no result, or one whose optimisation a deadline ended early.
+    """
+    try:
+        held = _held(result)
+        if held["partial"]:
+            raise InvalidRequestError.of(
+                "result",
+                seen="a partial explanation, which depends on how much time there was",
+                allowed="one whose optimisation ran to its end",
+                reason="RESULT_PARTIAL",
+            )
+        return _read(held)
+    except (KeyError, TypeError, ValueError):
+        raise InvalidRequestError.of("result", seen="none", allowed=ALLOWED, reason="RESULT_MALFORMED") from None
+
+
+def options_for(recorded: Recorded, models: tuple[Model, ...]) -> ExplainOptions:
+    """Return the options that ask a server with these models for the result once more.
+
+    Raises:
+        NotFoundError: it has not, or another package under the same name; the text says which digest is needed.
+    """
+    alike = [model for model in models if model.name == recorded.model]
+    if not any(model.digest == recorded.digest for model in alike):
+        needed = f"{recorded.model} version {recorded.version} with the digest {recorded.digest}"
+        there = ", ".join(f"{model.name} version {model.version} with {model.digest}" for model in alike) or "none"
+        message = f"model: the result needs {needed}; of that name the server has: {there}"
+        raise NotFoundError(message, allowed=needed, reason="DIGEST_UNKNOWN")
+    name = recorded.model if len(alike) == 1 else f"{recorded.model}:{recorded.version}"
+    return {**recorded.options, "model": name}
+
+
+def origin_of(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a result may depend on besides what was asked: the device and the software, by name."""
+    return {"device": str(provenance["device"]), **{name: str(it) for name, it in provenance["software"].items()}}
+
+
+def _held(result: ResultSource) -> Mapping[str, Any]:
+    """Return the result as plain values; of a line of results.jsonl its explanation."""
+    if isinstance(result, Explanation):
+        return result.to_dict()
+    held = json.loads(result) if isinstance(result, str) else result
+    if not isinstance(held, Mapping):
+        raise TypeError("a result is an object")
+    return cast("Mapping[str, Any]", held.get("explanation", held))
+
+
+def _read(held: Mapping[str, Any]) -> Recorded:
+    provenance, image, text = held["provenance"], held["image"], held["text"]
+    return Recorded(
+        model=str(provenance["model"]),
+        version=str(provenance["version"]),
+        digest=str(provenance["digest"]),
+        options=_options(provenance, has_image=image is not None, has_text=text is not None),
+        image_sha256=str(provenance["image_sha256"]),
+        text_sha256=str(provenance.get("text_sha256", "")),
+        similarity=float(held["similarity"]),
+        grid_bits=None if image is None else np.asarray(image["grid_bits"], np.float32),
+        token_ids=None if text is None else tuple(int(token["token_id"]) for token in text["tokens"]),
+        token_bits=None if text is None else np.asarray([token["bits"] for token in text["tokens"]], np.float32),
+        origin=origin_of(provenance),
+    )
+
+
+def _options(provenance: Mapping[str, Any], *, has_image: bool, has_text: bool) -> ExplainOptions:
+    rendering, length = provenance["rendering"], provenance["text_length"]
+    window = rendering["window"] if rendering["window_source"] == "request window" else None
+    options = {
+        **{name: provenance["settings"][name] for name in SETTINGS},
+        "sides": [name for name, is_there in (("image", has_image), ("text", has_text)) if is_there],
+        "outputs": (),
+        "fit": provenance["fit"],
+        "truncate_text": length["tokens_kept"] < length["tokens_given"],
+        "frame": rendering["frame"] if rendering["frame"] > 1 else None,
+        "window": None if window is None else Window(float(window["centre"]), float(window["width"])),
+    }
+    return cast(ExplainOptions, options)
