@@ -1,77 +1,74 @@
-"""No text, identifier or handle reaches the log or a refusal, whatever is called, well or badly."""
+"""No text, identifier, handle or header reaches what operators read or a refusal, whatever is called, well or badly."""
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
+import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from fakes.dicom_files import dicom_file
+import m2ib
+from auditing import audited_server
+from canary import (
+    BROKEN,
+    CHANNEL_OPTIONS,
+    FILM,
+    HANDLE,
+    IDENTIFIERS,
+    METHOD,
+    MODEL,
+    NO_PIXELS,
+    ODD_PIXELS,
+    PAIR,
+    PATIENT,
+    PICTURES,
+    TEXT,
+    Said,
+    Telling,
+    birds_in,
+)
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import attribution_pb2_grpc, settings_pb2
-from serving import running_server
+from scrape import METRICS, scrape
 from wire import explain_request
 
 SECONDS = 60
-PATIENT, ACCESSION, INSTITUTION = "Zebrafinch^Quincy", "ACC7731905", "Wombleton"
-TEXT, PAIR, MODEL, HANDLE = "Oxbowlake", "pair-Tamarind", "model-Quokka", "handle-Narwhal"
-IDENTIFIERS = (*PATIENT.split("^"), ACCESSION, INSTITUTION)
-CANARIES = (*IDENTIFIERS, TEXT, "Tamarind", "Quokka", "Narwhal")
-PIXELS = np.random.default_rng(0).integers(0, 4096, (40, 48)).astype(np.uint16)
-FILM = dicom_file(
-    PIXELS,
-    BitsStored=12,
-    HighBit=11,
-    PatientName=PATIENT,
-    PatientID=PATIENT,
-    AccessionNumber=ACCESSION,
-    InstitutionName=INSTITUTION,
-)
-NO_PIXELS = dicom_file(PIXELS, PatientName=PATIENT, AccessionNumber=ACCESSION, PixelData=None)
-BROKEN = FILM[: len(FILM) // 2]
 QUICK = settings_pb2.Settings(steps=2, samples=2)
 EVERY_OUTPUT = [output for output in pb.Output.values() if output]
+ATTRIBUTION = "m2ib.v1.AttributionService"
+LIBRARIES = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}  # called too, and not ours to audit
 
 GOOD = {
     "film": {"image": pb.Image(encoded=FILM), "outputs": EVERY_OUTPUT},
-    "text": {},
+    **{name: {"image": pb.Image(encoded=picture)} for name, picture in PICTURES.items()},
     "truncated text": {"text": f"{TEXT} " * 200, "truncate_text": True},
 }
 BAD = {
     "no pixels": {"image": pb.Image(encoded=NO_PIXELS)},
+    "odd pixels": {"image": pb.Image(encoded=ODD_PIXELS)},
     "broken film": {"image": pb.Image(encoded=BROKEN)},
+    "broken picture": {"image": pb.Image(encoded=PICTURES["png"][:-400])},
     "no such frame": {"image": pb.Image(encoded=FILM, frame=7)},
     "no image": {"image": pb.Image(encoded=PATIENT.encode())},
     "no such handle": {"image": pb.Image(handle=HANDLE)},
     "long text": {"text": f"{TEXT} " * 200},
     "text in place of an image": {"image": pb.Image(encoded=TEXT.encode())},
+    "text in place of a tensor": {"image": pb.Image(tensor=settings_pb2.FloatTensor(shape=[3], data=TEXT.encode()))},
     "only spaces": {"text": "   ", "model": "tiny"},
     "endless text": {"text": TEXT * 10_000},
     "no such model": {"model": MODEL},
+    "no such version": {"model": f"tiny:{MODEL}"},
+    "no such alias": {"model": f"tiny@{MODEL}"},
     "no steps": {"settings": settings_pb2.Settings(steps=0)},
 }
-
-
-@dataclass
-class Said:
-    """What came back: answers, and what was said of failures."""
-
-    answers: list[bytes] = field(default_factory=list)
-    refusals: list[str] = field(default_factory=list)
-
-    def take(self, call: Any) -> list[Any]:
-        """Make a call, unary or streaming."""
-        try:
-            outcome = call()
-            messages = list(outcome) if isinstance(outcome, Iterator) else [outcome]
-        except grpc.RpcError as error:
-            self.refusals.append(f"{error.details()} {error.trailing_metadata()}")
-            return []
-        self.answers += [message.SerializeToString() for message in messages]
-        return messages
 
 
 def request_of(**changes: Any) -> pb.ExplainRequest:
@@ -88,21 +85,24 @@ def parts_of(encoded: bytes, sha256: str) -> Iterator[pb.UploadImageRequest]:
     yield pb.UploadImageRequest(chunk=encoded)
 
 
-def explain(stub: Any, said: Said) -> int:
+def explain(channel: grpc.Channel, said: Said) -> int:
+    stub = attribution_pb2_grpc.AttributionServiceStub(channel)
     for changes in (*GOOD.values(), *BAD.values()):
         said.take(lambda changes=changes: stub.Explain(request_of(**changes), timeout=SECONDS))
     return len(BAD)
 
 
-def explain_stream(stub: Any, said: Said) -> int:
+def explain_stream(channel: grpc.Channel, said: Said) -> int:
+    stub = attribution_pb2_grpc.AttributionServiceStub(channel)
     for changes in (*GOOD.values(), *BAD.values()):
         request = pb.ExplainStreamRequest(request=request_of(**changes), partial_maps=True)
         said.take(lambda request=request: stub.ExplainStream(request, timeout=SECONDS))
     return len(BAD)
 
 
-def explain_batch(stub: Any, said: Said) -> int:
+def explain_batch(channel: grpc.Channel, said: Said) -> int:
     """Answers are told apart by the caller's own id, which comes back; nothing else of it may."""
+    stub = attribution_pb2_grpc.AttributionServiceStub(channel)
     cases = {f"{PAIR} {name}": changes for name, changes in (GOOD | BAD).items()} | {PAIR * 100: {}}
     requests = [pb.ExplainBatchRequest(id=name, request=request_of(**changes)) for name, changes in cases.items()]
     answers = list(stub.ExplainBatch(iter(requests), timeout=SECONDS))
@@ -115,7 +115,8 @@ def explain_batch(stub: Any, said: Said) -> int:
     return len(BAD) + 1
 
 
-def score(stub: Any, said: Said) -> int:
+def score(channel: grpc.Channel, said: Said) -> int:
+    stub = attribution_pb2_grpc.AttributionServiceStub(channel)
     bad = [
         score_request(NO_PIXELS),
         score_request(BROKEN),
@@ -129,51 +130,142 @@ def score(stub: Any, said: Said) -> int:
     return len(bad)
 
 
-def describe(stub: Any, said: Said) -> int:
+def list_models(channel: grpc.Channel, said: Said) -> int:
+    stub = attribution_pb2_grpc.AttributionServiceStub(channel)
     said.take(lambda: stub.ListModels(pb.ListModelsRequest(), timeout=SECONDS))
+    return 0
+
+
+def get_model(channel: grpc.Channel, said: Said) -> int:
+    stub = attribution_pb2_grpc.AttributionServiceStub(channel)
     for name in ("tiny", MODEL):
         said.take(lambda name=name: stub.GetModel(pb.GetModelRequest(model=name), timeout=SECONDS))
     return 1
 
 
-def upload(stub: Any, said: Said) -> list[str]:
-    """Upload a film, a broken one and what does not fit its header; return the handles."""
-    handles = []
+def upload_image(channel: grpc.Channel, said: Said) -> int:
+    """Upload a film, a broken one and what does not fit its header; explain what was uploaded, by its handle."""
+    stub = attribution_pb2_grpc.AttributionServiceStub(channel)
     for encoded in (FILM, BROKEN):
         digest = hashlib.sha256(encoded).hexdigest()
         (uploaded,) = said.take(lambda: stub.UploadImage(parts_of(encoded, digest), timeout=SECONDS))  # noqa: B023
-        handles.append(uploaded.handle)
+        said.handles.append(uploaded.handle)
+        image = pb.Image(handle=uploaded.handle)
+        said.take(lambda image=image: stub.Explain(request_of(image=image), timeout=SECONDS))
     for sha256 in ("0" * 64, PATIENT):
         said.take(lambda: stub.UploadImage(parts_of(FILM, sha256), timeout=SECONDS))  # noqa: B023
-    return handles
+    return 3
 
 
-def test_no_call_brings_a_text_or_an_identifier_into_the_log_or_a_refusal(tiny_package, tmp_path):
-    said = Said()
-    with running_server(tiny_package, tmp_path) as running, grpc.insecure_channel(running.address) as channel:
-        stub = attribution_pb2_grpc.AttributionServiceStub(channel)
-        refused = sum(call(stub, said) for call in (explain, explain_stream, explain_batch, score, describe))
-        handles = upload(stub, said)
-        for handle in handles:
-            said.take(lambda handle=handle: stub.Explain(request_of(image=pb.Image(handle=handle)), timeout=SECONDS))
+CALLS: dict[tuple[str, str], Callable[[grpc.Channel, Said], int]] = {
+    (ATTRIBUTION, "Explain"): explain,
+    (ATTRIBUTION, "ExplainStream"): explain_stream,
+    (ATTRIBUTION, "ExplainBatch"): explain_batch,
+    (ATTRIBUTION, "Score"): score,
+    (ATTRIBUTION, "ListModels"): list_models,
+    (ATTRIBUTION, "GetModel"): get_model,
+    (ATTRIBUTION, "UploadImage"): upload_image,
+}
+"""What calls each method, well and badly, and returns how many of its calls must be refused."""
+
+
+def ask_libraries(channel: grpc.Channel, said: Said) -> None:
+    """Call the services that are not ours with canaries for names; what they do not know they refuse or answer."""
+    health = health_pb2_grpc.HealthStub(channel)
+    said.take(lambda: health.Check(health_pb2.HealthCheckRequest(service=PATIENT), timeout=SECONDS))
+    asked = reflection_pb2.ServerReflectionRequest(file_containing_symbol=PATIENT)
+    reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
+    said.take(lambda: reflection.ServerReflectionInfo(iter([asked]), timeout=SECONDS))
+    channelz = channelz_pb2_grpc.ChannelzStub(channel)
+    said.take(lambda: channelz.GetServers(channelz_pb2.GetServersRequest(), timeout=SECONDS))
+
+
+def send_rubbish(channel: grpc.Channel, said: Said, methods: Iterable[tuple[str, str]]) -> None:
+    """Call what is not there, and every method with bytes that are no message, which hold canaries."""
+    for path in (f"/{ATTRIBUTION}/{METHOD}", f"/{METHOD}.Service/{METHOD}"):
+        said.take(lambda path=path: channel.unary_unary(path)(b"", timeout=SECONDS))
+    for service, method in methods:
+        call = channel.stream_stream(f"/{service}/{method}")
+        said.take(lambda call=call: call(iter([f"\xff{PATIENT}{TEXT}".encode()]), timeout=SECONDS))
+
+
+def methods_of(channel: grpc.Channel) -> set[tuple[str, str]]:
+    """Return the methods of every service that the server says it has, but for the libraries'."""
+    database = ProtoReflectionDescriptorDatabase(channel)
+    pool = DescriptorPool(database)
+    names = set(database.get_services())
+    assert names >= LIBRARIES
+    services = [pool.FindServiceByName(name) for name in names - LIBRARIES]
+    return {(service.full_name, method.name) for service in services for method in service.methods}
+
+
+def methods_of_protos() -> set[tuple[str, str]]:
+    """Return the methods of every service that our proto files define, whether or not the server tells of it."""
+    root = Path(m2ib.__path__[0])
+    modules = ["m2ib." + ".".join(file.relative_to(root).with_suffix("").parts) for file in root.rglob("*_pb2.py")]
+    services = [s for module in modules for s in import_module(module).DESCRIPTOR.services_by_name.values()]
+    return {(service.full_name, method.name) for service in services for method in service.methods}
+
+
+@pytest.fixture(scope="module")
+def overheard(tiny_package, tmp_path_factory):
+    """Make every call of a server that tells operators all it ever tells them; return what was said to whom."""
+    folder = tmp_path_factory.mktemp("canary")
+    with audited_server(tiny_package, folder, "--reflection", "--channelz", *METRICS) as audited:
+        running, said = audited.running, Said()
+        with grpc.insecure_channel(running.address, options=CHANNEL_OPTIONS) as plain:
+            channel = grpc.intercept_channel(plain, Telling())
+            methods = methods_of(channel)
+            must_refuse = sum(call(channel, said) for call in CALLS.values())
+            refused = len(said.refusals)
+            ask_libraries(channel, said)
+            send_rubbish(channel, said, sorted(methods))
+        metrics = scrape(running).text
+        calls = audited.records()
         assert running.stop() == 0
-        log = running.log()
-    assert len(said.refusals) == refused + 2 + 1  # two uploads, and the broken film by its handle
-    # Unary answers, streams of two steps a side and an explanation, batch's; scores, models, uploads, the film again.
-    assert len(said.answers) == len(GOOD) * (1 + 5 + 1) + 1 + 2 + 2 + 1
-    for word in (*CANARIES, *map(str.lower, CANARIES), *handles):
-        assert word not in log
-        assert not any(word in refusal for refusal in said.refusals)
+        yield {
+            "said": said,
+            "methods": methods,
+            "refused": (refused, must_refuse),
+            "calls": calls,
+            "read": {"log": running.log(), "audit log": audited.log.read_text(), "metrics": metrics},
+        }
+
+
+def test_every_method_of_every_service_is_called(overheard):
+    assert set(CALLS) == overheard["methods"] == methods_of_protos()
+    seen = {(call["service"], call["method"]) for call in overheard["calls"]}
+    assert seen >= overheard["methods"]
+    answered = {(call["service"], call["method"]) for call in overheard["calls"] if call["code"] == "OK"}
+    assert answered >= overheard["methods"]
+
+
+def test_every_bad_call_is_refused(overheard):
+    refused, must_refuse = overheard["refused"]
+    assert refused == must_refuse
+
+
+@pytest.mark.parametrize("name", ["log", "audit log", "metrics"])
+def test_nothing_of_a_caller_reaches_what_operators_read(overheard, name):
+    read = overheard["read"][name]
+    assert len(read) > 1000
+    assert birds_in(read) == []
+    assert not any(handle in read for handle in overheard["said"].handles)
+
+
+def test_nothing_of_a_caller_reaches_a_refusal(overheard):
+    said = overheard["said"]
+    assert [(refusal, birds_in(refusal)) for refusal in said.refusals if birds_in(refusal)] == []
+    assert not any(handle in refusal for handle in said.handles for refusal in said.refusals)
+
+
+def test_no_identifier_of_a_patient_reaches_an_answer(overheard):
+    assert len(overheard["said"].answers) > 7 * len(GOOD)  # an answer, a stream of five and a batch's for each of them
     for word in IDENTIFIERS:
-        assert not any(word.encode() in answer for answer in said.answers)
-    methods = [line.get("method") for line in map(json.loads, log.splitlines()) if line["event"] == "call ended"]
-    assert set(methods) == {
-        "Explain",
-        "ExplainStream",
-        "ExplainBatch",
-        "ExplainBatch.pair",
-        "Score",
-        "UploadImage",
-        "ListModels",
-        "GetModel",
-    }
+        assert not any(word.encode() in answer for answer in overheard["said"].answers)
+
+
+def test_every_call_is_in_the_log_and_in_the_audit_log_under_one_id(overheard):
+    lines = map(json.loads, overheard["read"]["log"].splitlines())
+    logged = sorted(line["request_id"] for line in lines if line["event"] == "call ended")
+    assert logged == sorted(call["request_id"] for call in overheard["calls"])
