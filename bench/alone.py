@@ -43,6 +43,7 @@ class EngineAlone:
         self._preset = subject.preset
         settings = ServerSettings(models=subject.models, listen="127.0.0.1:0", device="cpu", threads=threads)
         self._rooms = build(settings)
+        self._rooms.repository.load_all()
         (self.model,) = self._rooms.catalogue
         (self._engine,) = self._rooms.fleet
 

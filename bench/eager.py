@@ -35,6 +35,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     subject = prepare(options.packages, options.preset)
     rooms = build(_server_settings(subject, options.threads))
+    rooms.repository.load_all()
     try:
         (model,) = rooms.catalogue
         settings = PlainSettings(image_layer=model.manifest.vision.layer, text_layer=model.manifest.text.layer)

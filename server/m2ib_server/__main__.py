@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from m2ib_server.settings import (
     DEFAULT_REPOSITORY,
     DEFAULT_REQUESTS,
     DEFAULT_TRANSPORT,
+    DEFAULT_WATCH,
     MEBIBYTE,
     AccessSettings,
     AuditSettings,
@@ -30,6 +32,7 @@ from m2ib_server.settings import (
     ServerSettings,
     SightSettings,
     TransportSettings,
+    WatchLimits,
 )
 from m2ib_server.sight.audit_command import audit
 from m2ib_server.telemetry import configure_log, log_event
@@ -62,6 +65,9 @@ def serve(
     devices: flags.Devices = 1,
     reflection: flags.Reflection = False,
     grace_seconds: flags.GraceSeconds = 30.0,
+    stuck_seconds: flags.StuckSeconds = DEFAULT_WATCH.stuck_seconds,
+    canary_seconds: flags.CanarySeconds = DEFAULT_WATCH.canary_seconds,
+    max_restarts: flags.MaxRestarts = DEFAULT_WATCH.max_restarts,
     cache_mebibytes: flags.CacheMebibytes = DEFAULT_ENGINE.cache_bytes // MEBIBYTE,
     max_waiting: flags.MaxWaiting = DEFAULT_ENGINE.max_waiting,
     max_wait_seconds: flags.MaxWaitSeconds = DEFAULT_ENGINE.max_wait_seconds,
@@ -110,7 +116,8 @@ def serve(
     """Load every model package below a folder and serve them.
 
     Serves only after every graph of every model has run once. SIGTERM or Ctrl-C stops taking requests, lets the
-    running ones finish and ends with exit code 0. Exit code 3: a package, the device or the address cannot be used.
+    running ones finish and ends with exit code 0; a second one ends the server at once, with 143 or 130. Exit code 1:
+    an engine hangs or dies again and again. Exit code 3: a package, the device or the address cannot be used.
     """
     threads = threads or available_threads()
     flags.check_sizes(max_image_mebibytes, max_message_mebibytes)
@@ -154,6 +161,7 @@ def serve(
             memory_bytes=model_memory_mebibytes * MEBIBYTE,
             aliases_file=aliases_file,
         ),
+        watch=WatchLimits(stuck_seconds=stuck_seconds, canary_seconds=canary_seconds, max_restarts=max_restarts),
         audit=AuditSettings(
             file=audit_log,
             salt_file=audit_salt_file,
@@ -187,7 +195,9 @@ def serve(
             health_listen=health_listen,
         ),
     )
-    raise typer.Exit(_run(settings))
+    code = _run(settings)
+    _leave(code)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -237,23 +247,30 @@ def _run(settings: ServerSettings) -> int:
     except ServiceError as error:
         return _refuse(error.reason, error)
     # torch and ONNX Runtime take seconds to import: not for --help, and not before the flags are known to be right.
-    from m2ib_server.bootstrap import build
+    from m2ib_server.bootstrap import ENGINE_SECONDS, build
     from m2ib_server.bootstrap import serve as serve_rooms
 
     try:
-        with _loading():
-            rooms = build(settings)
+        rooms = build(settings)
     except ServiceError as error:
         return _refuse(error.reason, error)
     try:
-        is_drained = asyncio.run(serve_rooms(rooms, settings, access))
+        is_drained = asyncio.run(serve_rooms(rooms, settings, access, _loading))
     except ServiceError as error:
         return _refuse(error.reason, error)
     except OSError as error:
         return _refuse("ADDRESS_UNAVAILABLE", error)
     finally:
-        rooms.fleet.close()
+        rooms.fleet.close(ENGINE_SECONDS)
     return 0 if is_drained else EXIT_FAILED
+
+
+def _leave(code: int) -> None:
+    """End the process at once where a thread of ours is left that hangs in a runtime: an orderly end may hang too."""
+    left = [thread.name for thread in threading.enumerate() if thread.name in ("m2ib-engine", "m2ib-load")]
+    if left:
+        log_event("threads left behind", threads=len(left))
+        os._exit(code)
 
 
 def _loading() -> AbstractContextManager[object]:

@@ -2,11 +2,10 @@
 
 import asyncio
 import os
-import signal
-import sys
-import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,7 @@ from m2ib_server.access.address import UNIX
 from m2ib_server.access.doors import Doors
 from m2ib_server.access.opening import Access
 from m2ib_server.admin import ModelRepositoryServicer
-from m2ib_server.api import AttributionServicer, CallLog, Desk, Parsing, Reception
+from m2ib_server.api import AttributionServicer, CallLog, Desk, Lifecycle, Parsing, Reception
 from m2ib_server.api.call import CallObserver
 from m2ib_server.engine import (
     UNOBSERVED,
@@ -40,42 +39,40 @@ from m2ib_server.oip import InferenceServicer, InferenceStatistics, MirroredHeal
 from m2ib_server.repository import Loader, Repository, poll
 from m2ib_server.runtime import Device, DeviceKind, open_devices
 from m2ib_server.settings import DEFAULT_TRANSPORT, ServerSettings, TransportSettings
-from m2ib_server.sight.audit_log import open_audit_log
+from m2ib_server.sight.audit_log import AuditLog, open_audit_log
 from m2ib_server.sight.metrics import Metrics
 from m2ib_server.telemetry import log_event
+from m2ib_server.watch import ENGINE_GIVEN_UP, MODEL_HEALTH, HealthBoard, Stop, Watchdog, drain
 
 if TYPE_CHECKING:
     from m2ib_server.sight.tracing import Tracing
 
 SERVICE = AttributionServicer.name
 _PROBE_BYTES = 4096  # no question for health is longer
-MODEL_HEALTH = "m2ib.v1.Model/{name}"  # the name under which a model's health is asked for
+ENGINE_SECONDS = 5.0  # how long a compute thread may take to end; one that hangs in a runtime never does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rooms:
-    """What a server is made of, warm and ready to serve.
+    """What a server is made of.
 
     Attributes:
         catalogue: the loaded models.
         fleet: running.
         repository: where models come from and go to.
         metrics: what they count; None where nobody asked for it.
-        ended: set once a compute thread has ended by a fault of ours.
     """
 
     catalogue: Catalogue
     fleet: Fleet
     repository: Repository
     metrics: Metrics | None = None
-    ended: threading.Event = field(default_factory=threading.Event)
 
 
 def build(settings: ServerSettings) -> Rooms:
-    """Start an engine for each device and load every package on all of them; every graph runs once.
+    """Start an engine for each device; the repository has still to load the models.
 
     Raises:
-        PackageCorrupt: a package is not what its manifest says, or its warm-up failed.
         DeviceUnavailable: the device cannot be had.
     """
     devices = open_devices(
@@ -92,14 +89,8 @@ def build(settings: ServerSettings) -> Rooms:
     catalogue, fleet = Catalogue(), Fleet(engines)
     loader = Loader(fleet, DeviceKind(settings.device))
     repository = Repository(settings.models, catalogue, loader, settings.repository)
-    rooms = Rooms(catalogue=catalogue, fleet=fleet, repository=repository, metrics=metrics)
-    fleet.start(on_death=rooms.ended.set)
-    try:
-        repository.load_all()
-    except BaseException:
-        fleet.close()
-        raise
-    return rooms
+    fleet.start()
+    return Rooms(catalogue=catalogue, fleet=fleet, repository=repository, metrics=metrics)
 
 
 def build_engine(device: Device, settings: ServerSettings, observer: EngineObserver = UNOBSERVED) -> Engine:
@@ -114,14 +105,29 @@ def build_engine(device: Device, settings: ServerSettings, observer: EngineObser
     return Engine(Roster(settings.engine, costs), evaluator, device, observer)
 
 
-async def serve(rooms: Rooms, settings: ServerSettings, access: Access) -> bool:
-    """Serve until SIGTERM, SIGINT, the end of standard input if so set, or the engine's death; then drain.
+async def serve(
+    rooms: Rooms,
+    settings: ServerSettings,
+    access: Access,
+    showing: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> bool:
+    """Listen, load the models, serve until told to stop, drain.
+
+    Until every model is loaded, and every graph has run once, calls are told to come back later. SIGTERM, SIGINT and,
+    if so set, the end of standard input stop the server, and so does an engine that cannot be helped.
+
+    Args:
+        rooms: from `build`.
+        settings: those that the rooms were built from.
+        access: who may call, and how the wire is encrypted.
+        showing: shows somebody that models are being loaded, while its context lasts.
 
     Returns:
-        True after a drain that was asked for, False when the engine died.
+        True after a stop that was asked for, False when an engine was given up.
 
     Raises:
         OSError: the address cannot be listened on.
+        ServiceError: a model is not usable, or the audit log cannot be written.
     """
     metrics = rooms.metrics
     audit_log = open_audit_log(settings.audit)
@@ -134,7 +140,8 @@ async def serve(rooms: Rooms, settings: ServerSettings, access: Access) -> bool:
         *([audit_log] if audit_log else []),
         statistics,
     ]
-    reception = Reception(access.gate, observers)
+    lifecycle = Lifecycle()
+    reception = Reception(access.gate, observers, lifecycle)
     desk = Desk(rooms.catalogue, rooms.fleet, settings)
     servicer = AttributionServicer(desk, reception, settings)
     server = grpc.aio.server(
@@ -153,36 +160,79 @@ async def serve(rooms: Rooms, settings: ServerSettings, access: Access) -> bool:
         reflection.enable_server_reflection(names, server)
     if settings.transport.channelz:
         channelz.add_channelz_servicer(server)
-    address = _listen(server, settings.listen, access.credentials)
     probed = _health_server(status, settings.transport.health_listen)
-    if metrics is not None:
-        _show(metrics, rooms.fleet, desk, settings)
-    await server.start()
-    await probed.start()
-    await _follow_health(rooms.catalogue, status)
+    board, stop = HealthBoard(status), Stop()
+    services = (SERVICE, InferenceServicer.name)
+    watchdog = Watchdog(rooms.fleet, rooms.catalogue, board, settings.watch, services=services, lifecycle=lifecycle)
+    rooms.catalogue.watch(watchdog.wake)
+    with stop.on_signals(is_stdin_one=settings.exit_with_stdin):
+        try:
+            address = _listen(server, settings.listen, access.credentials)
+            if metrics is not None:
+                _show(metrics, rooms.fleet, desk, settings)
+            await server.start()
+            await probed.start()
+            log_event("listening", address=address)
+            async with watchdog.watching(stop.give):
+                reason = await _until_stopped(rooms, settings, address, lifecycle, watchdog, stop, showing)
+            await board.close()
+            grace = 0.0 if reason == ENGINE_GIVEN_UP else settings.grace_seconds
+            log_event("draining", reason=reason, grace_seconds=grace)
+            await drain(server, lifecycle, grace)
+        finally:
+            await asyncio.gather(server.stop(None), probed.stop(None))
+            await _end(rooms, desk)
+            await _flush(audit_log, tracing, metrics)
+    log_event("stopped", reason=reason)
+    return reason != ENGINE_GIVEN_UP
+
+
+async def _until_stopped(
+    rooms: Rooms,
+    settings: ServerSettings,
+    address: str,
+    lifecycle: Lifecycle,
+    watchdog: Watchdog,
+    stop: Stop,
+    showing: Callable[[], AbstractContextManager[object]],
+) -> str:
+    """Load the models, take calls from then on, and return the reason to stop once there is one.
+
+    Raises:
+        ServiceError: a model is not usable.
+    """
+    with showing():
+        await stop.unless_given(rooms.repository.load_all)
+    if stop.is_given:
+        return await stop.reason()
+    lifecycle.open()
+    await watchdog.look(time.monotonic_ns())
     log_event("ready", address=address, version=__version__, device=settings.device, threads=settings.threads)
     if settings.ready_file is not None:
         _write_ready(settings.ready_file, address)
     stop_polling = _start_polling(rooms.repository, settings.repository.poll_seconds)
-    reason = await _until_stopped(rooms, exit_with_stdin=settings.exit_with_stdin)
-    log_event("draining", reason=reason, grace_seconds=settings.grace_seconds)
+    reason = await stop.reason()
     stop_polling()
-    await status.enter_graceful_shutdown()
-    await server.stop(settings.grace_seconds)
-    await probed.stop(None)
+    return reason
+
+
+async def _end(rooms: Rooms, desk: Desk) -> None:
+    """End the engines, and what works for them."""
     for engine in rooms.fleet:
         log_event("engine stopping", **engine.tally())
-    rooms.fleet.close()
+    await asyncio.to_thread(rooms.fleet.close, ENGINE_SECONDS)
     rooms.repository.close()
     desk.close()
+
+
+async def _flush(audit_log: AuditLog | None, tracing: "Tracing | None", metrics: Metrics | None) -> None:
+    """Let go of what records how everything ended, last."""
     if audit_log is not None:
         audit_log.close()
     if tracing is not None:
         await asyncio.to_thread(tracing.close)
     if metrics is not None:
         metrics.close()
-    log_event("stopped", reason=reason)
-    return not rooms.ended.is_set()
 
 
 def _counted_services() -> list[ServiceDescriptor]:
@@ -237,34 +287,6 @@ def _start_polling(repository: Repository, seconds: float) -> Callable[[], objec
     return asyncio.create_task(poll(repository, seconds)).cancel if seconds else lambda: None
 
 
-async def _follow_health(catalogue: Catalogue, status: health.aio.HealthServicer) -> None:
-    """Tell the health of the server, the service and each model, also of models that come and go from now on."""
-    told: set[str] = set()
-    telling: set[asyncio.Task[None]] = set()
-
-    async def tell() -> None:
-        names = set(health_names(catalogue))
-        gone = told - names  # a probe that knew the name is told that no model answers to it
-        told.update(names)
-        for name in names:
-            await status.set(name, health_pb2.HealthCheckResponse.SERVING)
-        for name in gone:
-            await status.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-
-    def follow() -> None:
-        task = asyncio.get_running_loop().create_task(tell())
-        telling.add(task)
-        task.add_done_callback(telling.discard)
-
-    await tell()
-    catalogue.watch(follow)
-
-
-def health_names(catalogue: Catalogue) -> list[str]:
-    """Return the names under which health is asked for: the whole server, the services, each model."""
-    return ["", SERVICE, InferenceServicer.name, *(MODEL_HEALTH.format(name=name) for name in catalogue.names())]
-
-
 def _listen(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:
     """Bind, and return "host:port" with the port that was taken, or the path of a socket."""
     try:
@@ -288,30 +310,3 @@ def _write_ready(path: Path, address: str) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     partial.write_text(address, encoding="ascii")
     partial.rename(path)
-
-
-async def _until_stopped(rooms: Rooms, *, exit_with_stdin: bool) -> str:
-    """Wait for a reason to stop and name it."""
-    loop = asyncio.get_running_loop()
-    reason: asyncio.Future[str] = loop.create_future()
-
-    def stop(why: str) -> None:
-        if not reason.done():
-            reason.set_result(why)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number.name)
-    _watch(loop, rooms.ended.wait, lambda: stop("engine died"))
-    if exit_with_stdin:
-        _watch(loop, sys.stdin.buffer.read, lambda: stop("standard input ended"))
-    return await reason
-
-
-def _watch(loop: asyncio.AbstractEventLoop, wait: Callable[[], object], then: Callable[[], None]) -> None:
-    """Call `then` on the loop once `wait`, which blocks, returns; a daemon thread, so it never holds up an exit."""
-
-    def watch() -> None:
-        wait()
-        loop.call_soon_threadsafe(then)
-
-    threading.Thread(target=watch, name="m2ib-watch", daemon=True).start()

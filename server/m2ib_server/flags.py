@@ -149,6 +149,25 @@ Reflection = Annotated[bool, typer.Option(envvar="M2IB_REFLECTION", help="Descri
 GraceSeconds = Annotated[
     float, _seconds("Time for running requests to finish after SIGTERM.", variable="M2IB_GRACE_SECONDS")
 ]
+StuckSeconds = Annotated[
+    float,
+    _seconds(
+        "How long a round of a compute thread may take before it counts as stuck.",
+        variable="M2IB_STUCK_SECONDS",
+        least=1,
+    ),
+]
+CanarySeconds = Annotated[
+    float,
+    _seconds(
+        "How often an idle engine explains a canary with each model, for health; 0 for never.",
+        variable="M2IB_CANARY_SECONDS",
+    ),
+]
+MaxRestarts = Annotated[
+    int,
+    _count("M2IB_MAX_RESTARTS", "Restarts of an engine within ten minutes; with one more the server ends.", least=0),
+]
 CacheMebibytes = Annotated[int, _count("M2IB_CACHE_MEBIBYTES", "Memory for head features, in MiB.", least=0)]
 MaxWaiting = Annotated[int, _count("M2IB_MAX_WAITING", "Requests that may wait; one more is refused.")]
 MaxWaitSeconds = Annotated[

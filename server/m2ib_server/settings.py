@@ -186,10 +186,38 @@ class TransportSettings:
 
 DEFAULT_ACCESS = AccessSettings()
 DEFAULT_TRANSPORT = TransportSettings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchLimits:
+    """When a compute thread counts as stuck, and what is done about it.
+
+    Attributes:
+        stuck_seconds: how long a round, or work without progress, may take.
+        abort_seconds: how long a stuck thread may take to come back once its evaluation was aborted.
+        max_restarts: restarts and aborts of one engine within the window; with one more the server gives up.
+        restart_window_seconds: that window.
+        canary_seconds: how long an idle engine goes without explaining a canary with each model; 0 explains none.
+        canary_retry_seconds: the same, after one that went wrong.
+        max_canary_failures: of every model of an engine, in a row; with so many the engine is restarted.
+        tick_seconds: how often the compute threads are looked at.
+    """
+
+    stuck_seconds: float = 60.0
+    abort_seconds: float = 10.0
+    max_restarts: int = 3
+    restart_window_seconds: float = 600.0
+    canary_seconds: float = 60.0
+    canary_retry_seconds: float = 5.0
+    max_canary_failures: int = 3
+    tick_seconds: float = 0.5
+
+
 DEFAULT_REQUESTS = RequestLimits()
 DEFAULT_INTAKE = IntakeLimits()
 DEFAULT_ENGINE = EngineLimits()
 DEFAULT_REPOSITORY = RepositorySettings()
+DEFAULT_WATCH = WatchLimits()
 DEFAULT_MESSAGE_BYTES = 64 * MEBIBYTE
 
 
@@ -217,6 +245,7 @@ class ServerSettings:
         access: who may call, and the encryption of the wire.
         transport: the connections.
         repository: how models come and go.
+        watch: how the compute threads are watched.
     """
 
     models: Path
@@ -238,3 +267,4 @@ class ServerSettings:
     access: AccessSettings = DEFAULT_ACCESS
     transport: TransportSettings = DEFAULT_TRANSPORT
     repository: RepositorySettings = DEFAULT_REPOSITORY
+    watch: WatchLimits = DEFAULT_WATCH

@@ -24,6 +24,7 @@ class FakeGraphs:
         self.calls: list[tuple[Role, int]] = []
         self.trims = 0
         self.on_call: Callable[[Role], None] = lambda role: None
+        self.aborts = 0
         self.gate = threading.Event()
         self.gate.set()
 
@@ -49,6 +50,9 @@ class FakeGraphs:
 
     def trim(self) -> None:
         self.trims += 1
+
+    def abort(self) -> None:
+        self.aborts += 1
 
     def layer(self, role: Role) -> int:
         return 1

@@ -2,8 +2,9 @@
 
 from m2ib_server.api.call_log import CallLog
 from m2ib_server.api.desk import Desk
+from m2ib_server.api.lifecycle import Lifecycle
 from m2ib_server.api.parsing import Parsing
 from m2ib_server.api.reception import OpenGate, Reception
 from m2ib_server.api.servicer import AttributionServicer
 
-__all__ = ["AttributionServicer", "CallLog", "Desk", "OpenGate", "Parsing", "Reception"]
+__all__ = ["AttributionServicer", "CallLog", "Desk", "Lifecycle", "OpenGate", "Parsing", "Reception"]

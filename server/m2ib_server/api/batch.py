@@ -40,9 +40,13 @@ class Batch:
             await asyncio.gather(*left, return_exceptions=True)
 
     async def _read(self, requests: AsyncIterator[pb.ExplainBatchRequest]) -> None:
+        is_whole = True
         try:
             await self._places.acquire()
             async for wire in requests:
+                if not self._reception.lifecycle.is_open:
+                    is_whole = False
+                    break
                 pair = asyncio.create_task(self._explain(wire))
                 self._pairs.add(pair)
                 pair.add_done_callback(self._pairs.discard)
@@ -50,6 +54,8 @@ class Batch:
             await asyncio.gather(*self._pairs)
         finally:
             self._answers.put_nowait(None)
+        if not is_whole:  # what was taken is answered; whoever has more to ask, asks another server
+            self._reception.lifecycle.check()
 
     async def _explain(self, wire: pb.ExplainBatchRequest) -> None:
         call = self._call.part("pair")

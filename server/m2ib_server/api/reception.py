@@ -13,6 +13,7 @@ from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from m2ib_server.api.call import OK, Call, CallEnd, CallObserver, trace_context_of
+from m2ib_server.api.lifecycle import Lifecycle, Phase
 from m2ib_server.api.parsing import UNPARSABLE, malformed
 from m2ib_server.api.status import PUSHBACK_KEY, answer_to, pushback, rich_status, unknown_status
 from m2ib_server.errors import ServiceError
@@ -46,8 +47,9 @@ class OpenGate:
 class Reception:
     """What surrounds every call of every service."""
 
-    def __init__(self, gate: Gate, observers: Sequence[CallObserver]) -> None:
-        """Receive who passes the gate, and tell the observers, in order."""
+    def __init__(self, gate: Gate, observers: Sequence[CallObserver], lifecycle: Lifecycle | None = None) -> None:
+        """Receive who passes the gate while the server takes calls, always if not said, and tell the observers."""
+        self.lifecycle = lifecycle or Lifecycle(Phase.OPEN)
         self._gate = gate
         self._observers = tuple(observers)
 
@@ -68,7 +70,8 @@ class Reception:
         try:
             async with self.observed(call):
                 call.caller = self._gate.admit(context, scope)
-                yield call
+                with self.lifecycle.call():
+                    yield call
         except Exception as error:
             await _abort(context, error, call)
 

@@ -9,6 +9,7 @@ from m2ib_server.engine.fleet import Fleet
 from m2ib_server.engine.job import Caller, Job, Period, Stage
 from m2ib_server.engine.model import DeviceModel, LoadedModel
 from m2ib_server.engine.observer import UNOBSERVED, EngineObserver
+from m2ib_server.engine.pulse import Pulse
 from m2ib_server.engine.ranking import ReferenceRank
 from m2ib_server.engine.roster import Census, Ending, Roster
 from m2ib_server.engine.schedule import Priority
@@ -34,6 +35,7 @@ __all__ = [
     "LoadedModel",
     "Period",
     "Priority",
+    "Pulse",
     "ReferenceRank",
     "Roster",
     "Stage",

@@ -54,6 +54,11 @@ class FeatureCache:
             _, forgotten = self._kept.popitem(last=False)
             self.size_bytes -= _size_bytes(forgotten)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
+        self.size_bytes = 0
+
     def forget(self, model: str) -> None:
         """Forget everything that the package with that digest computed."""
         for key in [key for key in self._kept if key.model == model]:

@@ -15,7 +15,7 @@ from m2ib_server.engine.cost import CostModel
 from m2ib_server.engine.observer import UNOBSERVED, EngineObserver
 from m2ib_server.engine.schedule import Pending, batches
 from m2ib_server.engine.turn import Answer
-from m2ib_server.errors import ModelGone
+from m2ib_server.errors import EvaluationAborted, ModelGone
 from m2ib_server.package import Role
 
 
@@ -28,6 +28,10 @@ class Graphs(Protocol):
 
     def trim(self) -> None:
         """Give back the memory that large batches took."""
+        ...
+
+    def abort(self) -> None:
+        """End the evaluation that is under way, if one is; any thread may call this."""
         ...
 
     def layer(self, role: Role) -> int:
@@ -122,6 +126,15 @@ class Evaluator:
                 tally[pending[index].evaluation.role] += 1
         return [evaluated[index] for index in range(len(pending))]
 
+    def abort(self) -> None:
+        """End the evaluation that is under way, if one is; any thread may call this."""
+        for graphs in self._models.values():
+            graphs.abort()
+
+    def forget(self) -> None:
+        """Forget what was kept; for a compute thread that begins where another one has ended by a fault."""
+        self.cache.clear()
+
     def trim(self) -> None:
         """Give back the memory that large batches took, and what was kept of models that have gone."""
         self._forget_removed()
@@ -151,6 +164,8 @@ class Evaluator:
         try:
             outputs = models[model].run(role, _joined(inputs))
             answers = [outputs] if len(call) == 1 else _split(outputs, sizes)
+        except EvaluationAborted as error:  # no time for each of them alone: one would take as long again
+            return [error for _ in call]
         except Exception as error:  # whatever a runtime raises is the fault of these evaluations alone
             if len(call) == 1:
                 return [error]

@@ -1,7 +1,7 @@
 """Owns the engines, one for each device, and sends each image to the device that keeps its features."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from m2ib_server.engine.engine import Engine
 
@@ -31,15 +31,15 @@ class Fleet:
         """Estimate when the first job under way on any device is done, in seconds; 0 where there is none."""
         return min((seconds for engine in self._engines if (seconds := engine.roster.until_end())), default=0.0)
 
-    def start(self, on_death: Callable[[], None]) -> None:
+    def start(self) -> None:
         """Start every compute thread."""
         for engine in self._engines:
-            engine.start(on_death)
+            engine.start()
 
-    def close(self) -> None:
-        """Send away every caller that is left and end every compute thread."""
-        for engine in self._engines:
-            engine.close()
+    def close(self, timeout_seconds: float | None = None) -> bool:
+        """Send away every caller that is left and end every compute thread; return whether all have ended in time."""
+        have_ended = [engine.close(timeout_seconds) for engine in self._engines]
+        return all(have_ended)
 
 
 def route(digest: str, count: int) -> int:

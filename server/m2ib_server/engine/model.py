@@ -36,6 +36,11 @@ class DeviceModel:
         """Evaluate one graph."""
         return self._graphs[role].run(inputs)
 
+    def abort(self) -> None:
+        """Let the evaluation that is under way, if one is, end at its next node; any thread may call this."""
+        for graph in self._graphs.values():
+            graph.abort()
+
     def trim(self) -> None:
         """Give back the memory that large batches took."""
         for graph in self._graphs.values():

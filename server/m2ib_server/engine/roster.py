@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,7 +14,14 @@ from m2ib_server.engine.cost import CostModel
 from m2ib_server.engine.estimate import Estimator
 from m2ib_server.engine.job import Advance, Caller, Job
 from m2ib_server.engine.schedule import Priority, entry_share, next_round
-from m2ib_server.errors import DeadlineExpired, DeadlineTooShort, Draining
+from m2ib_server.errors import (
+    DeadlineExpired,
+    DeadlineTooShort,
+    Draining,
+    EngineFailed,
+    EngineRestarting,
+    ServiceError,
+)
 from m2ib_server.settings import EngineLimits
 
 
@@ -62,7 +69,7 @@ class Roster:
         self._endings: Counter[Ending] = Counter()
         self._shared = 0
         self._bulk_served_ns = 0
-        self._is_closing = False
+        self._refusal: Callable[[], ServiceError] | None = None  # what newcomers are told; None while they are welcome
 
     def admit(self, job: Job[Any], caller: Caller[Any]) -> Job[Any]:
         """Admit a caller with its job, or to the job with the same key that is under way; return that job.
@@ -72,6 +79,7 @@ class Roster:
             WaitTooLong: the estimate says that it would wait for longer than its class may.
             DeadlineTooShort: the caller would not take a partial answer and the estimate does not fit its deadline.
             Draining: the engine is closing.
+            EngineRestarting: its compute thread has ended by a fault.
         """
         with self._changed:
             try:
@@ -112,6 +120,12 @@ class Roster:
         """Whether the engine is closing and no job is left."""
         with self._changed:
             return self._is_closing and not self._jobs()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there are jobs."""
+        with self._changed:
+            return bool(self._jobs())
 
     def take_round(self, now_ns: int) -> list[Job[Any]]:
         """Let waiting jobs run as the policy has it, and return those that advance now."""
@@ -173,6 +187,7 @@ class Roster:
             job.events.extend(advance.events)
             callers = list(job.callers)
             if advance.is_done:
+                job.callers.clear()
                 self._strike(job)
         for event in advance.events:
             for caller in callers:
@@ -186,6 +201,7 @@ class Roster:
         """End a job, and every caller of it, with an error."""
         with self._changed:
             callers = list(job.callers)
+            job.callers.clear()  # whoever still works on it has nobody to tell
             self._strike(job)
         job.close()
         for caller in callers:
@@ -195,20 +211,43 @@ class Roster:
     def close(self) -> None:
         """Take no new job and send every caller that is left away."""
         with self._changed:
-            self._is_closing = True
+            self._refusal = Draining
             self._changed.notify_all()
 
-    def fail_all(self, error: BaseException) -> None:
-        """Take no new job and end every one that is left with an error."""
+    def fail_all(self, cause: BaseException | None = None) -> None:
+        """Take no new job and end every one that is left, after the compute thread has ended by `cause`.
+
+        What was under way may be why, and is not to be tried again; what still waited may be.
+        """
+        suspected = EngineFailed()
+        suspected.__cause__ = cause
         with self._changed:
-            self._is_closing = True
-            left = self._jobs()
-        for job in left:
-            self.fail(job, error)
+            if not self._is_closing:
+                self._refusal = EngineRestarting
+            running, waiting = list(self._running), list(self._waiting)
+            self._changed.notify_all()
+        for job in running:
+            self.fail(job, suspected)
+        for job in waiting:
+            self.fail(job, EngineRestarting())
+
+    def reopen(self) -> None:
+        """Take jobs again; there is none now. An engine that was closed stays so."""
+        with self._changed:
+            if self._refusal is Draining:
+                return
+            self._refusal = None
+            self._running.clear()
+            self._waiting.clear()
+            self._by_key.clear()
+
+    @property
+    def _is_closing(self) -> bool:
+        return self._refusal is not None
 
     def _place(self, job: Job[Any], caller: Caller[Any]) -> Job[Any]:
-        if self._is_closing:
-            raise Draining
+        if self._refusal is not None:
+            raise self._refusal()
         caller.priority = job.priority
         under_way = self._by_key.get(job.key) if job.key is not None else None
         self._check_deadline(job if under_way is None else under_way, job.priority, caller)

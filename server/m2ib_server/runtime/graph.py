@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from m2ib.v1 import manifest_pb2 as pb
-from m2ib_server.errors import DeviceUnavailable, EvaluationFailed, PackageCorrupt
+from m2ib_server.errors import DeviceUnavailable, EvaluationAborted, EvaluationFailed, PackageCorrupt
 from m2ib_server.package import ModelPackage, Role
 from m2ib_server.runtime.device import PROVIDER_BY_KIND, Device, DeviceKind, run_options, session_options
 
@@ -35,6 +35,7 @@ class FrozenGraph:
         self._device = device
         self._outputs = [port.name for port in signature.outputs]
         self._peak = Peak()
+        self._under_way: onnxruntime.RunOptions | None = None
 
     def run(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Evaluate the graph. The caller is inside the device's `in_order`.
@@ -47,6 +48,7 @@ class FrozenGraph:
 
         Raises:
             EvaluationFailed: ONNX Runtime refused or failed; its own text stays in the exception's cause.
+            EvaluationAborted: `abort` was called meanwhile.
         """
         bound = {port.name: _checked(inputs[port.name], port, self._device) for port in self.signature.inputs}
         size = sum(tensor.numel() for tensor in bound.values())
@@ -58,6 +60,14 @@ class FrozenGraph:
             self._run({port.name: _smallest(port, self._device) for port in self.signature.inputs}, shrinks=True)
             self._peak = Peak()
 
+    def abort(self) -> None:
+        """Let the evaluation that is under way, if one is, end at its next node; any thread may call this.
+
+        A node that never returns is not ended by it.
+        """
+        if (options := self._under_way) is not None:
+            options.terminate = True
+
     def _run(self, bound: Mapping[str, Tensor], *, shrinks: bool) -> tuple[Tensor, ...]:
         binding = self._session.io_binding()
         for name, tensor in bound.items():
@@ -65,10 +75,13 @@ class FrozenGraph:
         where = self._device.torch_device
         for name in self._outputs:
             binding.bind_output(name, where.type, where.index or 0)
+        options = self._under_way = run_options(self._device, shrinks=shrinks)
         try:
-            self._session.run_with_iobinding(binding, run_options(self._device, shrinks=shrinks))
+            self._session.run_with_iobinding(binding, options)
         except Exception as error:
-            raise EvaluationFailed from error
+            raise (EvaluationAborted if options.terminate else EvaluationFailed) from error
+        finally:
+            self._under_way = None
         return tuple(from_dlpack(value) for value in binding.get_outputs())
 
 

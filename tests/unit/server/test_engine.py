@@ -6,13 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fakes.engines import CPU, SECONDS, SETTINGS, endings, final_bits, job_of, results, submitted
+from fakes.engines import SECONDS, SETTINGS, endings, final_bits, job_of, results, submitted
 from fakes.graphs import DIGEST, encoder_input
-from m2ib_server.engine import Caller, CostModel, Ending, Engine, Job, Priority, Roster, Stage
+from m2ib_server.engine import Caller, Ending, Job, Priority, Stage
 from m2ib_server.errors import Draining, QueueFull
 from m2ib_server.methods import Evaluation, Side, explain
 from m2ib_server.package import Role
-from m2ib_server.settings import EngineLimits
 from m2ib_server.telemetry import FIELDS
 
 
@@ -199,25 +198,6 @@ def test_closing_sends_away_what_is_left_and_refuses_what_comes(make_engine, gra
     for caller in callers:
         with pytest.raises(Draining):
             caller.reply.result(timeout=SECONDS)
-    with pytest.raises(Draining):
-        submitted(engine, job_of(3))
-
-
-def test_a_dying_engine_fails_its_jobs_and_tells_its_owner():
-    class Broken:
-        max_rows = 20
-
-        def evaluate(self, pending):
-            raise ZeroDivisionError
-
-    engine = Engine(Roster(EngineLimits(), CostModel()), Broken(), CPU)
-    died = threading.Event()
-    callers = submitted(engine, job_of(1), job_of(2))
-    engine.start(on_death=died.set)
-    for caller in callers:
-        with pytest.raises(ZeroDivisionError):
-            caller.reply.result(timeout=SECONDS)
-    assert died.wait(timeout=SECONDS)
     with pytest.raises(Draining):
         submitted(engine, job_of(3))
 

@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from google.protobuf import json_format
 
 from m2ib.v1 import manifest_pb2
-from m2ib_server.errors import DeviceUnavailable, EvaluationFailed, PackageCorrupt
+from m2ib_server.errors import DeviceUnavailable, EvaluationAborted, EvaluationFailed, PackageCorrupt
 from m2ib_server.package import Role, open_package
 from m2ib_server.package.store import sha256_of
 from m2ib_server.runtime import DeviceKind, open_device, open_graphs, trim_heap
@@ -181,6 +182,29 @@ def test_a_failing_evaluation_says_nothing_of_its_values(graphs):
     with pytest.raises(EvaluationFailed) as caught:
         graphs[Role.TEXT_HEAD].run({"token_ids": ids, "attention_mask": torch.ones_like(ids)})
     assert str(10**6) not in str(caught.value)
+
+
+def test_an_evaluation_is_ended_from_another_thread_and_the_graph_works_on(graphs):
+    head = graphs[Role.VISION_HEAD]
+    pixels = torch.randn(256, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    (before,) = head.run({"pixel_values": pixels})
+    is_over = threading.Event()
+
+    def abort_again_and_again():
+        while not is_over.wait(0.001):  # between two runs there is nothing to end
+            head.abort()
+
+    aborting = threading.Thread(target=abort_again_and_again)
+    aborting.start()
+    try:
+        with pytest.raises(EvaluationAborted):
+            for _ in range(1000):
+                head.run({"pixel_values": pixels})
+    finally:
+        is_over.set()
+        aborting.join()
+    (after,) = head.run({"pixel_values": pixels})
+    assert torch.equal(before, after)
 
 
 def changed(package, tmp_path, change):
