@@ -15,7 +15,7 @@ from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from m2ib.oip import inference_pb2_grpc
+from m2ib.oip import inference_pb2, inference_pb2_grpc
 from m2ib.v1 import attribution_pb2, attribution_pb2_grpc, model_repository_pb2, model_repository_pb2_grpc
 from m2ib_server import __version__
 from m2ib_server.access.address import UNIX
@@ -240,6 +240,7 @@ def _counted_services() -> list[ServiceDescriptor]:
     return [
         attribution_pb2.DESCRIPTOR.services_by_name["AttributionService"],
         model_repository_pb2.DESCRIPTOR.services_by_name["ModelRepository"],
+        inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"],
         health_pb2.DESCRIPTOR.services_by_name["Health"],
     ]
 

@@ -10,7 +10,7 @@ from m2ib_server.api.reception import Reception, answered
 from m2ib_server.errors import CallNotOffered
 
 _MEMORY = "a caller must not name memory of the host; send tensors within the message"
-_LOADING = "models come and go through the server's own administration"
+_LOADING = "models are loaded and unloaded through m2ib.v1.ModelRepository"
 _OPERATOR = "the operator sets it when the server starts"
 
 
