@@ -23,6 +23,7 @@ from m2ib_client._options import ExplainOptions, ImageSource, ScoreOptions
 from m2ib_client._recorded import ResultSource, options_for, read_result
 from m2ib_client._results import Explanation, Progress, Scores
 from m2ib_client._status import translated
+from m2ib_client._trace import traced
 from m2ib_client._uploads import AsyncUploads, Placed, is_forgotten
 
 
@@ -284,7 +285,7 @@ class AsyncClient:
         async with self._opening:
             if self._channel is None:
                 self._channel = await self._connect()
-            return attribution_pb2_grpc.AttributionServiceStub(self._channel)
+            return attribution_pb2_grpc.AttributionServiceStub(traced(self._channel))
 
     async def _connect(self) -> grpc.aio.Channel:
         if self._server is not None:

@@ -20,6 +20,7 @@ from m2ib_client._options import ExplainOptions, ImageSource, ScoreOptions
 from m2ib_client._recorded import ResultSource, options_for, read_result
 from m2ib_client._results import Explanation, Progress, Scores
 from m2ib_client._status import translated
+from m2ib_client._trace import traced
 from m2ib_client._uploads import Placed, Uploads, is_forgotten
 
 
@@ -55,7 +56,7 @@ class Client:
         self._max_message_bytes = _channel.checked_message_bytes(max_message_bytes)
         options = _channel.channel_options(max_message_bytes)
         self._channel = grpc.insecure_channel(_channel.checked_address(address), options)
-        self._stub = attribution_pb2_grpc.AttributionServiceStub(self._channel)
+        self._stub = attribution_pb2_grpc.AttributionServiceStub(traced(self._channel))
         self._uploads = Uploads(self._send_image)
         self._server: LocalServer | None = None
         self._is_closed = False

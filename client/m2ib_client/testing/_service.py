@@ -30,7 +30,7 @@ class FakeCall:
     """A call that the fake received: the RPC's name (`Explain`) and its request as it came over the wire.
 
     Of an `UploadImage` the request is its header; an `ExplainBatch` counts once for every pair. `metadata` is what
-    the client sent beside the request, by lower-case name; of a pair of a batch it is empty.
+    the client sent beside the request, by lower-case name; of a pair of a batch, beside its stream.
     """
 
     method: str
@@ -108,7 +108,7 @@ class FakeService(attribution_pb2_grpc.AttributionServiceServicer):
                 self._check_model(request.model)
                 return self._explain(request, visit, context)
 
-            pairs = self._noted(request_iterator)
+            pairs = self._noted(request_iterator, context)
             for count, answer in enumerate(batch_answers(pairs, explain, self._model.limits.max_batch_in_flight)):
                 if count == after:
                     raise error
@@ -188,11 +188,11 @@ class FakeService(attribution_pb2_grpc.AttributionServiceServicer):
         return min(steps, max(1, int(seconds * DEADLINE_SHARE / (sides * self._step_seconds))))
 
     def _noted(
-        self, requests: Iterator[attribution_pb2.ExplainBatchRequest]
+        self, requests: Iterator[attribution_pb2.ExplainBatchRequest], context: grpc.ServicerContext
     ) -> Iterator[attribution_pb2.ExplainBatchRequest]:
         for request in requests:
             with self._lock:
-                self._calls.append(FakeCall(method="ExplainBatch", request=request))
+                self._calls.append(_call("ExplainBatch", request, context))
             yield request
 
     @contextmanager
