@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+import canary_inference
+import canary_repository
 import m2ib
 from auditing import audited_server
 from canary import (
@@ -35,6 +38,7 @@ from canary import (
     Telling,
     birds_in,
 )
+from collector import collector
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import attribution_pb2_grpc, settings_pb2
 from scrape import METRICS, scrape
@@ -165,19 +169,25 @@ CALLS: dict[tuple[str, str], Callable[[grpc.Channel, Said], int]] = {
     (ATTRIBUTION, "ListModels"): list_models,
     (ATTRIBUTION, "GetModel"): get_model,
     (ATTRIBUTION, "UploadImage"): upload_image,
+    **canary_inference.CALLS,
+    **canary_repository.CALLS,
 }
 """What calls each method, well and badly, and returns how many of its calls must be refused."""
 
 
 def ask_libraries(channel: grpc.Channel, said: Said) -> None:
-    """Call the services that are not ours with canaries for names; what they do not know they refuse or answer."""
+    """Call the services that are not ours with canaries for names.
+
+    What they do not know they refuse, and reflection answers with the question, as its protocol says.
+    """
+    library = Said(refusals=said.refusals)
     health = health_pb2_grpc.HealthStub(channel)
-    said.take(lambda: health.Check(health_pb2.HealthCheckRequest(service=PATIENT), timeout=SECONDS))
+    library.take(lambda: health.Check(health_pb2.HealthCheckRequest(service=PATIENT), timeout=SECONDS))
     asked = reflection_pb2.ServerReflectionRequest(file_containing_symbol=PATIENT)
     reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
-    said.take(lambda: reflection.ServerReflectionInfo(iter([asked]), timeout=SECONDS))
+    library.take(lambda: reflection.ServerReflectionInfo(iter([asked]), timeout=SECONDS))
     channelz = channelz_pb2_grpc.ChannelzStub(channel)
-    said.take(lambda: channelz.GetServers(channelz_pb2.GetServersRequest(), timeout=SECONDS))
+    library.take(lambda: channelz.GetServers(channelz_pb2.GetServersRequest(), timeout=SECONDS))
 
 
 def send_rubbish(channel: grpc.Channel, said: Said, methods: Iterable[tuple[str, str]]) -> None:
@@ -211,7 +221,9 @@ def methods_of_protos() -> set[tuple[str, str]]:
 def overheard(tiny_package, tmp_path_factory):
     """Make every call of a server that tells operators all it ever tells them; return what was said to whom."""
     folder = tmp_path_factory.mktemp("canary")
-    with audited_server(tiny_package, folder, "--reflection", "--channelz", *METRICS) as audited:
+    models = shutil.copytree(tiny_package, folder / "models" / "tiny" / "1").parents[1]
+    flags = ("--reflection", "--channelz", "--anonymous-admin", *METRICS)
+    with collector() as kept, audited_server(models, folder, *flags, *kept.flags) as audited:
         running, said = audited.running, Said()
         with grpc.insecure_channel(running.address, options=CHANNEL_OPTIONS) as plain:
             channel = grpc.intercept_channel(plain, Telling())
@@ -228,7 +240,12 @@ def overheard(tiny_package, tmp_path_factory):
             "methods": methods,
             "refused": (refused, must_refuse),
             "calls": calls,
-            "read": {"log": running.log(), "audit log": audited.log.read_text(), "metrics": metrics},
+            "read": {
+                "log": running.log(),
+                "audit log": audited.log.read_text(),
+                "metrics": metrics,
+                "spans": kept.text(),
+            },
         }
 
 
@@ -237,7 +254,8 @@ def test_every_method_of_every_service_is_called(overheard):
     seen = {(call["service"], call["method"]) for call in overheard["calls"]}
     assert seen >= overheard["methods"]
     answered = {(call["service"], call["method"]) for call in overheard["calls"] if call["code"] == "OK"}
-    assert answered >= overheard["methods"]
+    never = {(canary_inference.SERVICE.full_name, method) for method in canary_inference.NOT_OFFERED}
+    assert answered >= overheard["methods"] - never
 
 
 def test_every_bad_call_is_refused(overheard):
@@ -245,7 +263,7 @@ def test_every_bad_call_is_refused(overheard):
     assert refused == must_refuse
 
 
-@pytest.mark.parametrize("name", ["log", "audit log", "metrics"])
+@pytest.mark.parametrize("name", ["log", "audit log", "metrics", "spans"])
 def test_nothing_of_a_caller_reaches_what_operators_read(overheard, name):
     read = overheard["read"][name]
     assert len(read) > 1000
@@ -261,8 +279,8 @@ def test_nothing_of_a_caller_reaches_a_refusal(overheard):
 
 def test_no_identifier_of_a_patient_reaches_an_answer(overheard):
     assert len(overheard["said"].answers) > 7 * len(GOOD)  # an answer, a stream of five and a batch's for each of them
-    for word in IDENTIFIERS:
-        assert not any(word.encode() in answer for answer in overheard["said"].answers)
+    told = [answer for answer in overheard["said"].answers if any(word.encode() in answer for word in IDENTIFIERS)]
+    assert told == []
 
 
 def test_every_call_is_in_the_log_and_in_the_audit_log_under_one_id(overheard):
