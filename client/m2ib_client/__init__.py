@@ -67,11 +67,13 @@ from m2ib_client._results import (
     Token,
     Word,
 )
+from m2ib_client._secure import TLS, TokenSource
 from m2ib_client._verification import Comparison, VerdictName, Verification
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "TLS",
     "AccessError",
     "Affine",
     "AsyncClient",
@@ -128,6 +130,7 @@ __all__ = [
     "TextLength",
     "Timings",
     "Token",
+    "TokenSource",
     "TransientError",
     "UnavailableError",
     "VerdictName",

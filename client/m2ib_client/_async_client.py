@@ -22,6 +22,7 @@ from m2ib_client._models import Model
 from m2ib_client._options import ExplainOptions, ImageSource, ScoreOptions
 from m2ib_client._recorded import ResultSource, options_for, read_result
 from m2ib_client._results import Explanation, Progress, Scores
+from m2ib_client._secure import TLS, TokenSource, checked_security
 from m2ib_client._status import translated
 from m2ib_client._trace import traced
 from m2ib_client._uploads import AsyncUploads, Placed, is_forgotten
@@ -30,7 +31,7 @@ from m2ib_client._uploads import AsyncUploads, Placed, is_forgotten
 class AsyncClient:
     """Speaks to an attribution server from one event loop; `Client` in asyncio's terms.
 
-    The channel is plaintext: keep it on this machine or on a network that is trusted with the images.
+    Without `tls` the channel is plaintext: keep that on this machine or on a network that is trusted with the images.
 
         async with AsyncClient("127.0.0.1:50051") as client:
             explanation = await client.explain("chest.png", "a nodule in the left lung")
@@ -45,11 +46,14 @@ class AsyncClient:
         *,
         timeout: float | None = _channel.DEFAULT_TIMEOUT_SECONDS,
         max_message_bytes: int = _channel.MAX_MESSAGE_BYTES,
+        tls: TLS | bool = False,
+        token: TokenSource | None = None,
     ) -> None:
         """Keep the address; raises and means what `Client` raises and means."""
         self._address = _channel.checked_address(address)
         self._timeout = _channel.checked_timeout(timeout)
         self._max_message_bytes = _channel.checked_message_bytes(max_message_bytes)
+        self._security = checked_security(self._address, tls, token)
         self._channel: grpc.aio.Channel | None = None
         self._server: LocalServer | None = None
         self._uploads = AsyncUploads(self._send_image)
@@ -285,12 +289,17 @@ class AsyncClient:
         async with self._opening:
             if self._channel is None:
                 self._channel = await self._connect()
-            return attribution_pb2_grpc.AttributionServiceStub(traced(self._channel))
+            stub: attribution_pb2_grpc.AttributionServiceAsyncStub
+            stub = attribution_pb2_grpc.AttributionServiceStub(traced(self._security.bearing(self._channel)))
+            return stub
 
     async def _connect(self) -> grpc.aio.Channel:
         if self._server is not None:
             self._address = await self._server.start_async()
-        return grpc.aio.insecure_channel(self._address, _channel.channel_options(self._max_message_bytes))
+        options = [*_channel.channel_options(self._max_message_bytes), *self._security.options]
+        if self._security.credentials is None:
+            return grpc.aio.insecure_channel(self._address, options)
+        return grpc.aio.secure_channel(self._address, self._security.credentials, options)
 
     def _seconds(self, timeout: float | None) -> float | None:
         return self._timeout if timeout is None else _channel.checked_timeout(timeout)

@@ -19,6 +19,7 @@ from m2ib_client._models import Model
 from m2ib_client._options import ExplainOptions, ImageSource, ScoreOptions
 from m2ib_client._recorded import ResultSource, options_for, read_result
 from m2ib_client._results import Explanation, Progress, Scores
+from m2ib_client._secure import TLS, TokenSource, checked_security
 from m2ib_client._status import translated
 from m2ib_client._trace import traced
 from m2ib_client._uploads import Placed, Uploads, is_forgotten
@@ -27,7 +28,7 @@ from m2ib_client._uploads import Placed, Uploads, is_forgotten
 class Client:
     """Speaks to an attribution server; safe to share between threads.
 
-    The channel is plaintext: keep it on this machine or on a network that is trusted with the images.
+    Without `tls` the channel is plaintext: keep that on this machine or on a network that is trusted with the images.
 
         with Client("127.0.0.1:50051") as client:
             explanation = client.explain("chest.png", "a nodule in the left lung")
@@ -42,6 +43,8 @@ class Client:
         *,
         timeout: float | None = _channel.DEFAULT_TIMEOUT_SECONDS,
         max_message_bytes: int = _channel.MAX_MESSAGE_BYTES,
+        tls: TLS | bool = False,
+        token: TokenSource | None = None,
     ) -> None:
         """Prepare a channel to `HOST:PORT`; nothing connects before the first call.
 
@@ -49,14 +52,25 @@ class Client:
         none. `max_message_bytes` is the largest message sent or taken, up to 1 GiB; the server has a limit of
         its own (`m2ib-server serve --max-message-mebibytes`).
 
+        `tls` encrypts: True trusts the public authorities, a `TLS` says whom to trust and may show a certificate.
+        `token` says who calls, as a text or as a function that returns a fresh one for each call; it is sent
+        encrypted or on this machine only.
+
         Raises:
-            InvalidRequestError: the address, the timeout or the limit cannot be meant.
+            InvalidRequestError: the address, the timeout or the limit cannot be meant, a file of `tls` cannot be
+                used, or the token would go over a network in plaintext.
         """
         self._timeout = _channel.checked_timeout(timeout)
         self._max_message_bytes = _channel.checked_message_bytes(max_message_bytes)
-        options = _channel.channel_options(max_message_bytes)
-        self._channel = grpc.insecure_channel(_channel.checked_address(address), options)
-        self._stub = attribution_pb2_grpc.AttributionServiceStub(traced(self._channel))
+        security = checked_security(_channel.checked_address(address), tls, token)
+        options = [*_channel.channel_options(max_message_bytes), *security.options]
+        if security.credentials is None:
+            self._channel = grpc.insecure_channel(address, options)
+        else:
+            self._channel = grpc.secure_channel(address, security.credentials, options)
+        self._stub: attribution_pb2_grpc.AttributionServiceStub = attribution_pb2_grpc.AttributionServiceStub(
+            traced(security.bearing(self._channel))
+        )
         self._uploads = Uploads(self._send_image)
         self._server: LocalServer | None = None
         self._is_closed = False

@@ -79,7 +79,16 @@ class NotFoundError(M2IBError):
 
 
 class AccessError(M2IBError):
-    """The server does not admit this caller."""
+    """The server does not admit this caller.
+
+    `reason` is a stable upper-case name: `CREDENTIALS_MISSING`, `CREDENTIALS_INVALID`, `CREDENTIALS_EXPIRED` or
+    `SCOPE_MISSING`.
+    """
+
+    def __init__(self, message: str, *, reason: str = "", request_id: str = "") -> None:
+        """Say what keeps the caller out."""
+        super().__init__(message, request_id=request_id)
+        self.reason = reason
 
 
 class TransientError(M2IBError):

@@ -24,6 +24,8 @@ KILL_SECONDS = 5.0
 LAST_WORDS_LINES = 12
 LAST_WORDS_BYTES = 16_384
 SERVER_MODULE = "m2ib_server"
+# What the environment may say of another server, one that a network reaches, is not meant for a private one.
+NOT_INHERITED = ("M2IB_TLS_", "M2IB_TOKENS", "M2IB_JWT_", "M2IB_CERTIFICATE_", "M2IB_HEALTH_LISTEN")
 
 
 def server_program(module: str = SERVER_MODULE) -> tuple[str, ...]:
@@ -81,7 +83,7 @@ class LocalServer:
             with self._log_file.open("wb") as log:
                 command = self._command(program)
                 self._process = subprocess.Popen(  # noqa: S603 - our own program, through no shell
-                    command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT
+                    command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=_environment()
                 )
             return self._await_ready(self._process, unwanted or threading.Event())
         except BaseException:
@@ -146,6 +148,10 @@ class LocalServer:
         if self._folder is None:
             raise LocalServerError("the server was not started")
         return Path(self._folder.name, name)
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
 
 
 async def _outlasted(work: asyncio.Future[Any]) -> None:

@@ -320,8 +320,8 @@ ProbeCa = Annotated[
     Path | None,
     _file("M2IB_TLS_CA", "PEM file of the server's authority; without it the server is asked in plaintext."),
 ]
-ProbeCertificate = Annotated[Path | None, _file("M2IB_TLS_PROBE_CERTIFICATE", "PEM file of a client certificate.")]
-ProbeKey = Annotated[Path | None, _file("M2IB_TLS_PROBE_KEY", "PEM file of its key.")]
+ProbeCertificate = Annotated[Path | None, _file("M2IB_CLIENT_CERTIFICATE", "PEM file of a client certificate.")]
+ProbeKey = Annotated[Path | None, _file("M2IB_CLIENT_KEY", "PEM file of its key.")]
 ProbeServerName = Annotated[
     str, typer.Option(envvar="M2IB_TLS_SERVER_NAME", help="Name in the server's certificate, if not its address.")
 ]

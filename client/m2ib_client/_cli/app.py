@@ -17,6 +17,7 @@ from m2ib_client._cli.exits import EXIT_CODES_HELP, reported_faults
 from m2ib_client._cli.many import explain_many
 from m2ib_client._cli.progress import followed
 from m2ib_client._cli.report import explanation_lines, model_lines, score_lines
+from m2ib_client._cli.security import secured
 from m2ib_client._cli.verify import verify
 from m2ib_client._options import SideName
 from m2ib_client._results import Explanation
@@ -49,6 +50,7 @@ def root(
 
 
 @app.command(epilog=EXIT_CODES_HELP)
+@secured
 def explain(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer wants it
     context: typer.Context,
     image: opt.ImageArgument,
@@ -124,12 +126,13 @@ def explain(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer want
             _write_overlay(explanation, overlay)
 
 
-app.command(epilog=EXIT_CODES_HELP)(explain_many)
-app.command(epilog=BENCH_EPILOG)(bench)
-app.command(epilog=EXIT_CODES_HELP)(verify)
+app.command(epilog=EXIT_CODES_HELP)(secured(explain_many))
+app.command(epilog=BENCH_EPILOG)(secured(bench))
+app.command(epilog=EXIT_CODES_HELP)(secured(verify))
 
 
 @app.command(epilog=EXIT_CODES_HELP)
+@secured
 def score(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer wants it
     context: typer.Context,
     images: opt.ImagesArgument,
@@ -161,6 +164,7 @@ def score(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer wants 
 
 
 @app.command(name="models", epilog=EXIT_CODES_HELP)
+@secured
 def list_models(
     context: typer.Context,
     as_json: opt.JsonOption = False,

@@ -8,11 +8,14 @@ from rich.console import Console
 from m2ib_client._async_client import AsyncClient
 from m2ib_client._channel import MEBIBYTE
 from m2ib_client._cli.progress import booting
+from m2ib_client._cli.security import tls_of, token_of
 from m2ib_client._client import Client
 
 
 def connect(context: typer.Context) -> Client:
     """Return a client of the server that a command's options name; every command declares the same six for it.
+
+    Those of encryption and the token come with `secured`; a private server needs neither.
 
     Raises:
         typer.BadParameter: the options contradict each other.
@@ -22,7 +25,8 @@ def connect(context: typer.Context) -> Client:
     timeout, limit = float(given["timeout"]), int(given["max_message_mebibytes"]) * MEBIBYTE
     if not given["local"]:
         _refuse_local_options(context)
-        return Client(given["server"], timeout=timeout, max_message_bytes=limit)
+        tls, token = tls_of(context), token_of(context)
+        return Client(given["server"], timeout=timeout, max_message_bytes=limit, tls=tls, token=token)
     if _is_given(context, "server"):
         raise typer.BadParameter("--server and --local exclude each other")
     if given["models"] is None:
@@ -41,7 +45,7 @@ def connect_async(context: typer.Context) -> AsyncClient:
     """
     given = context.params
     limit = int(given["max_message_mebibytes"]) * MEBIBYTE
-    return AsyncClient(given["server"], max_message_bytes=limit)
+    return AsyncClient(given["server"], max_message_bytes=limit, tls=tls_of(context), token=token_of(context))
 
 
 def _refuse_local_options(context: typer.Context) -> None:

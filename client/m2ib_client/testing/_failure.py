@@ -72,7 +72,7 @@ def _details(error: M2IBError) -> list[PackedDetail]:
     if error.request_id:
         info.metadata["request_id"] = error.request_id
     details: list[Message] = [info]
-    if isinstance(error, InvalidRequestError | NotFoundError):
+    if isinstance(error, AccessError | InvalidRequestError | NotFoundError):
         info.reason = error.reason
     if isinstance(error, InvalidRequestError):
         description = f"seen {error.seen}; allowed: {error.allowed}"

@@ -11,6 +11,9 @@ import pytest
 from m2ib_client import AsyncClient, Client
 from m2ib_client.testing import FakeService, serve_fake
 
+ACCESS_VARIABLES = ("M2IB_TLS", "M2IB_TLS_CA", "M2IB_TLS_SERVER_NAME", "M2IB_CLIENT_CERTIFICATE", "M2IB_CLIENT_KEY")
+ACCESS_VARIABLES += ("M2IB_TOKEN", "M2IB_TOKEN_FILE")
+
 
 class AsyncShell:
     """Drives an `AsyncClient` on a loop in a thread of its own, so that one test serves both shells."""
@@ -48,7 +51,7 @@ async def next_or_none(events: AsyncGenerator[Any, None]) -> Any:
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("M2IB_SERVER", "M2IB_MAX_MESSAGE_MEBIBYTES", "NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+    for name in ("M2IB_SERVER", "M2IB_MAX_MESSAGE_MEBIBYTES", *ACCESS_VARIABLES, "NO_COLOR", "FORCE_COLOR", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
 
 
