@@ -1,12 +1,19 @@
 """What callers of the real server meet when there is too much to do, and when the network loses them."""
 
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
 from m2ib.v1 import attribution_pb2 as pb
-from m2ib.v1 import settings_pb2
+from m2ib.v1 import attribution_pb2_grpc, settings_pb2
 from m2ib_client import Client
 from relay import relayed
+from serving import running_server
 from wire import explain_request, png
 
 SECONDS = 60
@@ -40,3 +47,56 @@ def test_a_call_that_the_network_lost_is_made_again_and_joins_what_is_under_way(
         *_, last = events
     assert explanation.provenance.shared
     assert explanation.similarity == last.explanation.similarity
+
+
+def endless(seed):
+    settings = settings_pb2.Settings(steps=1000, samples=256, seed=seed)
+    return explain_request(settings=settings)
+
+
+def refusal(error):
+    """Return the reason of a refusal, the kinds of its details, and its pushback."""
+    kinds, reason = set(), ""
+    for packed in rpc_status.from_call(error).details:
+        kinds.add(packed.type_url.rpartition(".")[2])
+        info = error_details_pb2.ErrorInfo()
+        if packed.Unpack(info):
+            reason = info.reason
+    return reason, kinds, dict(error.trailing_metadata()).get("grpc-retry-pushback-ms")
+
+
+def test_who_would_wait_too_long_is_told_when_to_come_back_and_what_outlasts_the_grace_that_the_server_drains(
+    tiny_package, tmp_path
+):
+    flags = ("--max-wait-seconds", "0", "--grace-seconds", "1")
+    with running_server(tiny_package, tmp_path, *flags) as running, grpc.insecure_channel(running.address) as channel:
+        stub = attribution_pb2_grpc.AttributionServiceStub(channel)
+        events = stub.ExplainStream(pb.ExplainStreamRequest(request=endless(1)))
+        next(events)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Explain(endless(2))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        reason, kinds, pause = refusal(caught.value)
+        assert (reason, kinds) == ("WAIT_TOO_LONG", {"ErrorInfo", "QuotaFailure", "RetryInfo"})
+        assert 100 <= int(pause) <= 30_000
+        assert running.stop() == 0
+        with pytest.raises(grpc.RpcError) as caught:
+            list(events)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        reason, kinds, pause = refusal(caught.value)
+        assert (reason, kinds, pause) == ("DRAINING", {"ErrorInfo", "RetryInfo"}, "1000")
+
+
+def test_a_second_sigterm_ends_the_server_at_once(tiny_package, tmp_path):
+    with running_server(tiny_package, tmp_path) as running, grpc.insecure_channel(running.address) as channel:
+        stub = attribution_pb2_grpc.AttributionServiceStub(channel)
+        events = stub.ExplainStream(pb.ExplainStreamRequest(request=endless(1)))
+        next(events)  # it is under way, and stays so while somebody holds the stream
+        running.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + SECONDS
+        while not running.events("draining"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert running.stop() == 128 + signal.SIGTERM
+        assert running.events("ended at once")
+        events.cancel()
