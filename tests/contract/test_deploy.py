@@ -94,11 +94,11 @@ def test_a_composed_server_has_the_time_to_drain():
 
 
 def test_ports_are_those_that_the_server_listens_on():
-    assert {
+    assert PORTS == {
         "grpc": port_of(POD_ENVIRONMENT["M2IB_LISTEN"]),
         "health": port_of(POD_ENVIRONMENT["M2IB_HEALTH_LISTEN"]),
         "metrics": port_of(POD_ENVIRONMENT["M2IB_METRICS_LISTEN"]),
-    } == PORTS
+    }
     service = MANIFESTS["service.yaml"]["spec"]
     assert service["clusterIP"] == "None"
     assert {port["targetPort"] for port in service["ports"]} <= set(PORTS)
@@ -163,12 +163,17 @@ def test_every_mount_has_a_volume_and_every_path_a_mount():
     assert "/models" in mounts.values()
 
 
-def test_composed_paths_are_mounted():
+def test_composed_paths_are_mounted_and_what_is_mounted_is_there():
     server = COMPOSE["services"]["server"]
     secrets = {f"/run/secrets/{name}" for name in server["secrets"]}
     paths = [value for value in COMPOSE_ENVIRONMENT.values() if value.startswith("/")]
     assert {path for path in paths if path.startswith("/run/")} == secrets
     assert set(server["secrets"]) <= set(COMPOSE["secrets"])
+    for service in COMPOSE["services"].values():
+        for volume in service["volumes"]:
+            source = volume.split(":")[0]
+            if source.startswith("."):
+                assert (DEPLOY / "compose" / source).exists(), source
 
 
 def test_selectors_select_the_pods():
@@ -235,6 +240,12 @@ def test_the_kustomization_builds():
     built = list(yaml.safe_load_all(passed(tool("kubectl"), "kustomize", DEPLOY / "kubernetes")))
     assert {manifest["kind"] for manifest in built} == {manifest["kind"] for manifest in MANIFESTS.values()}
     assert {manifest["metadata"].get("namespace", "m2ib") for manifest in built} == {"m2ib"}
+
+
+def test_prometheus_takes_its_configuration(tmp_path):
+    for file in (DEPLOY / "prometheus/prometheus.yml", ROOT / "docs/operations/alerts.yml"):
+        shutil.copy(file, tmp_path)
+    passed(tool("promtool"), "check", "config", tmp_path / "prometheus.yml")
 
 
 def test_envoy_takes_its_configuration(tmp_path):
