@@ -94,11 +94,11 @@ def test_a_composed_server_has_the_time_to_drain():
 
 
 def test_ports_are_those_that_the_server_listens_on():
-    assert PORTS == {
+    assert {
         "grpc": port_of(POD_ENVIRONMENT["M2IB_LISTEN"]),
         "health": port_of(POD_ENVIRONMENT["M2IB_HEALTH_LISTEN"]),
         "metrics": port_of(POD_ENVIRONMENT["M2IB_METRICS_LISTEN"]),
-    }
+    } == PORTS
     service = MANIFESTS["service.yaml"]["spec"]
     assert service["clusterIP"] == "None"
     assert {port["targetPort"] for port in service["ports"]} <= set(PORTS)
