@@ -3,6 +3,8 @@
 import hashlib
 import hmac
 import resource
+import subprocess
+import sys
 import time
 from collections import Counter
 
@@ -145,6 +147,29 @@ def test_while_the_log_cannot_grow_calls_are_refused_and_the_server_lives(audite
     assert len(audited.records()) == before + 1
     assert audited.records("resumed")[0]["unrecorded"] == 3
     assert "could not be recorded, as the log itself says: 3" in checked.stdout
+
+
+def serve(tiny_package, *flags: str) -> subprocess.CompletedProcess:
+    """Start a server that must not start, and return what it ended with."""
+    command = [sys.executable, "-m", "m2ib_server", "serve", "--models", str(tiny_package), "--listen", "127.0.0.1:0"]
+    return subprocess.run([*command, *flags], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_log_whose_last_record_was_changed_stops_the_start_and_is_left_as_it_is(tiny_package, audited, tmp_path):
+    key, log = audited.log.with_name("audit.key"), tmp_path / "audit.jsonl"
+    changed = audited.log.read_text().splitlines()[0].replace('"kind":"start"', '"kind":"stop"') + "\n"
+    log.write_text(changed)
+    done = serve(tiny_package, "--audit-log", str(log), "--audit-salt-file", str(key))
+    assert done.returncode == 3
+    assert "AUDIT_UNUSABLE" in done.stderr
+    assert "m2ib-server audit verify" in done.stderr
+    assert log.read_text() == changed
+
+
+def test_a_log_without_a_key_is_refused_by_name(tiny_package, tmp_path):
+    done = serve(tiny_package, "--audit-log", str(tmp_path / "audit.jsonl"))
+    assert done.returncode == 2
+    assert "M2IB_AUDIT_SALT_FILE" in done.stderr
 
 
 def stream_of(calls) -> list[pb.ExplainStreamResponse]:
