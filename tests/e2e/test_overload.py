@@ -1,12 +1,16 @@
 """What callers of the real server meet when there is too much to do, and when the network loses them."""
 
+import json
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from m2ib.v1 import attribution_pb2 as pb
@@ -100,3 +104,26 @@ def test_a_second_sigterm_ends_the_server_at_once(tiny_package, tmp_path):
         assert running.stop() == 128 + signal.SIGTERM
         assert running.events("ended at once")
         events.cancel()
+
+
+def test_a_server_that_loads_its_models_already_says_so(models, tmp_path):
+    ready = tmp_path / "ready"
+    command = [sys.executable, "-m", "m2ib_server", "serve", "--models", str(models), "--listen", "127.0.0.1:0"]
+    with subprocess.Popen([*command, "--ready-file", str(ready)], stderr=subprocess.PIPE, text=True) as process:
+        said = (json.loads(line) for line in process.stderr)
+        address = next(line["address"] for line in said if line["event"] == "listening")
+        with grpc.insecure_channel(address) as channel:
+            with pytest.raises(grpc.RpcError) as caught:
+                attribution_pb2_grpc.AttributionServiceStub(channel).ListModels(pb.ListModelsRequest(), timeout=SECONDS)
+            assert not ready.exists()
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert refusal(caught.value) == ("LOADING", {"ErrorInfo", "RetryInfo"}, "2000")
+            health = health_pb2_grpc.HealthStub(channel)
+            status = health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS).status
+            assert ready.exists() or status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert next(line for line in said if line["event"] == "ready")["address"] == address
+            status = health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS).status
+            assert status == health_pb2.HealthCheckResponse.SERVING
+        process.send_signal(signal.SIGTERM)
+        process.stderr.read()
+        assert process.wait(timeout=SECONDS) == 0
