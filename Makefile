@@ -8,7 +8,7 @@ EXPORTER := $(wildcard $(addprefix export/m2ib_export/,*.py *.txt families/*.py 
 DEMO_TEXT := right mid zone mass
 BENCHMARKS := eager roofline mask rows startup export_cost growth load
 
-.PHONY: install proto format lint test test-all soak demo bench bench-official clean
+.PHONY: install proto format lint test test-all soak demo bench bench-official fuzz clean
 
 install: $(VENV)/.installed  ## Install the four distributions, editable, with their tools.
 
@@ -40,10 +40,17 @@ test: install  ## Run the tests that fit into ten minutes on two cores.
 	$(BIN)/pytest -m 'not slow and not soak'
 
 test-all: install  ## Run every test but the soak, full-size architectures included.
-	$(BIN)/pytest -m 'not soak'
+	$(BIN)/pytest -m 'not soak' --hypothesis-profile deep
 
 soak: install  ## Mix calls of every kind for ten minutes (M2IB_SOAK_SECONDS) and look for what is lost or leaks.
 	$(BIN)/pytest -m soak -s tests/soak
+
+fuzz: install  ## Break images, messages and calls in new ways, each for M2IB_FUZZ_SECONDS (300); finds are in out/fuzz.
+	$(BIN)/pip install --quiet --upgrade --target out/fuzz/tools -r tests/fuzz/requirements.txt
+	for target in images messages; do \
+	  PYTHONPATH=out/fuzz/tools:tests $(BIN)/python -m fuzz $$target $${M2IB_FUZZ_SECONDS:-300} || exit 1; done
+	$(BIN)/pytest --hypothesis-profile endless tests/e2e/test_fuzz.py tests/e2e/test_fuzz_oip.py \
+	  tests/unit/server/test_imaging_fuzz.py --timeout 3600
 
 models/demo/manifest.json: $(VENV)/.installed $(EXPORTER)
 	mkdir -p models

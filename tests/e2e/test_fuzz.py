@@ -12,58 +12,15 @@ from hypothesis import strategies as st
 
 from fakes.image_files import SEEDS
 from film_mutants import films
+from good_calls import GOOD, QUICK, TENSOR
 from knock import CANARY, STATUSES, check, check_pairs, check_serves_on, knock
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import settings_pb2
 from mutants import damaged, fuzzed, mutants
-from wire import explain_request, png
+from wire import explain_request
 
 SERVICE = pb.DESCRIPTOR.services_by_name["AttributionService"]
 METHODS = {method.name: method for method in SERVICE.methods}
-PICTURE = png()
-TENSOR = settings_pb2.FloatTensor(shape=[3, 32, 32], data=np.zeros((3, 32, 32), "<f4").tobytes())
-QUICK = settings_pb2.Settings(steps=1, samples=2)
-
-
-def explain() -> pb.ExplainRequest:
-    return explain_request(text=f"{CANARY} and a dog", settings=QUICK)
-
-
-def explain_tensor() -> pb.ExplainRequest:
-    return explain_request(text=CANARY, settings=QUICK, image=pb.Image(tensor=TENSOR))
-
-
-def stream() -> pb.ExplainStreamRequest:
-    return pb.ExplainStreamRequest(request=explain(), partial_maps=True)
-
-
-def pair() -> pb.ExplainBatchRequest:
-    return pb.ExplainBatchRequest(id=CANARY, request=explain())
-
-
-def header() -> pb.UploadImageRequest:
-    sha256 = hashlib.sha256(PICTURE).hexdigest()
-    return pb.UploadImageRequest(header=pb.UploadHeader(size_bytes=len(PICTURE), sha256=sha256))
-
-
-def chunk() -> pb.UploadImageRequest:
-    return pb.UploadImageRequest(chunk=PICTURE)
-
-
-def score() -> pb.ScoreRequest:
-    return pb.ScoreRequest(images=[pb.Image(encoded=PICTURE), pb.Image(tensor=TENSOR)], texts=[CANARY, "a dog"])
-
-
-# What a good call of each method sends.
-GOOD = {
-    "Explain": [explain],
-    "ExplainStream": [stream],
-    "ExplainBatch": [pair, pair, pair],
-    "UploadImage": [header, chunk],
-    "Score": [score],
-    "ListModels": [pb.ListModelsRequest],
-    "GetModel": [lambda: pb.GetModelRequest(model="tiny")],
-}
 CASES = pytest.mark.parametrize("name", METHODS)
 
 

@@ -46,7 +46,7 @@ NATIVE = {
 }
 ISOLATED = {JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless}
 PLUGINS = {
-    RLELossless: "pylibjpeg",
+    RLELossless: "pydicom",  # as fast as the one in Rust, which panics on broken runs, onto standard error
     JPEGBaseline8Bit: "pillow",
     JPEGExtended12Bit: "pillow",
     JPEG2000Lossless: "pylibjpeg",

@@ -1,6 +1,7 @@
 """Nothing that the decoding libraries say about a patient's image leaves the room."""
 
 import logging
+import struct
 import threading
 import traceback
 import warnings
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fakes.dicom_files import CANARY, dicom_file, stored_file
+from fakes.dicom_files import CANARY, dicom_file, stored_file, with_codestream
 from m2ib_server.errors import ImageTooLarge, ImageUndecodable, InvalidField, TextEmpty
 from m2ib_server.imaging import ImageLimits, render
 from m2ib_server.imaging.quiet import library_call
@@ -127,3 +128,13 @@ def test_pillows_own_limit_is_ours(bomb: type[Exception]) -> None:
 def test_an_interrupt_is_no_fault_of_the_image() -> None:
     with pytest.raises(KeyboardInterrupt), library_call("x"):
         raise KeyboardInterrupt
+
+
+def test_run_lengths_that_overrun_the_frame_write_nothing_onto_standard_error(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    segment = b"\x81\x00" * 200  # each 128 zeros, together more than a frame has
+    frame = struct.pack("<16L", 2, 64, 64 + len(segment), *[0] * 13) + segment * 2
+    image = render(with_codestream(stored_file("MR_small_RLE.dcm"), frame), limits=LIMITS)
+    assert np.ptp(image.pixels) == 0  # of one value, as the runs say; what is beyond the frame is left out
+    assert capfd.readouterr() == ("", "")
