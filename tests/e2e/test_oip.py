@@ -1,6 +1,7 @@
 """An unmodified client of Triton's explains images, in a process of its own: its stubs and ours clash in one."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,12 @@ from m2ib.oip import inference_pb2 as oip
 from m2ib.oip import inference_pb2_grpc, model_config_pb2
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import settings_pb2
+from m2ib_server.oip.outputs import OUTPUTS
+from m2ib_server.oip.parameters import NAMES as PARAMETERS
+from m2ib_server.oip.request import INPUTS
 from wire import details_of, explain_request, png
 
+PAGE = Path(__file__).resolve().parents[2] / "docs/clients/open-inference-protocol.md"
 TEXT = "a cat and a dog"
 SECONDS = 60
 SETTINGS = settings_pb2.Settings(steps=3, samples=2, seed=7, beta=0.2)
@@ -260,3 +265,31 @@ def test_calls_of_this_protocol_are_logged_as_all_calls_are(inference, server):
     request_id = dict(call.trailing_metadata())["m2ib-request-id"]
     (line,) = [each for each in server.events("call ended") if each["request_id"] == request_id]
     assert (line["method"], line["code"]) == ("ServerReady", "OK")
+
+
+def test_the_page_for_integrators_runs_as_it_stands(server, tmp_path):
+    (tmp_path / "film.png").write_bytes(png())
+    code = "".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL))
+    program = code.replace("127.0.0.1:50051", server.address).replace('"demo"', '"tiny"')
+    command = [sys.executable, "-W", "error", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("grid in bits (4, 4)") == 2
+    assert "map in [0, 1] (32, 32)" in done.stdout
+    assert "image 1 of " in done.stdout and "text 1 of " in done.stdout
+
+
+def test_the_page_names_every_output_and_parameter():
+    page = PAGE.read_text(encoding="utf-8")
+    for name in (*(output.name for output in OUTPUTS), *PARAMETERS, *INPUTS):
+        assert f"`{name}`" in page
+
+
+def test_our_client_and_triton_s_live_in_one_process():
+    command = [sys.executable, "-c", "import m2ib_client, tritonclient.grpc"]
+    subprocess.run(command, check=True, timeout=120)
+
+
+def test_nothing_of_what_was_sent_is_in_the_log(flows, server):
+    assert "zebrafinch" not in server.log()
+    assert TEXT not in server.log()

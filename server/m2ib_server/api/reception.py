@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Generic, Protocol, TypeVar
@@ -54,8 +54,10 @@ class Reception:
         self._observers = tuple(observers)
 
     @asynccontextmanager
-    async def receive(self, context: Any, *, service: str, method: str, scope: str) -> AsyncIterator[Call]:
-        """Run a call's body; whatever it raises becomes one status."""
+    async def receive(
+        self, context: Any, *, service: str, method: str, scope: str, in_every_phase: bool = False
+    ) -> AsyncIterator[Call]:
+        """Run a call's body, while the server takes calls or in every phase; whatever it raises becomes one status."""
         remaining = context.time_remaining()
         deadline_ns = None if remaining is None else time.monotonic_ns() + int(remaining * 1e9)
         metadata = _text_metadata(context)
@@ -70,7 +72,7 @@ class Reception:
         try:
             async with self.observed(call):
                 call.caller = self._gate.admit(context, scope)
-                with self.lifecycle.call():
+                with nullcontext() if in_every_phase else self.lifecycle.call():
                     yield call
         except Exception as error:
             await _abort(context, error, call)
@@ -111,10 +113,22 @@ class Last(Generic[Answer]):
 
 def answered(handler: Callable[[Servicer, Any, Call], Awaitable[Answer]]) -> Callable[..., Awaitable[Answer]]:
     """Turn a method that takes a request and a call into a unary gRPC handler."""
+    return _answered(handler, in_every_phase=False)
 
+
+def answered_in_every_phase(
+    handler: Callable[[Servicer, Any, Call], Awaitable[Answer]],
+) -> Callable[..., Awaitable[Answer]]:
+    """Do the same for a method that asks for health: it is answered while the server loads or drains, too."""
+    return _answered(handler, in_every_phase=True)
+
+
+def _answered(
+    handler: Callable[[Servicer, Any, Call], Awaitable[Answer]], *, in_every_phase: bool
+) -> Callable[..., Awaitable[Answer]]:
     @wraps(handler)
     async def handle(servicer: Servicer, wire: Any, context: Any) -> Answer:
-        async with _received(servicer, context, handler.__name__) as call:
+        async with _received(servicer, context, handler.__name__, in_every_phase=in_every_phase) as call:
             return await handler(servicer, _parsed(wire), call)
         raise AssertionError("whatever the body raises ends the call")
 
@@ -162,8 +176,10 @@ def end_of(error: BaseException) -> CallEnd:
     return CallEnd(code=grpc.StatusCode.INTERNAL.name, error=error)
 
 
-def _received(servicer: Service, context: Any, method: str) -> Any:
-    return servicer.reception.receive(context, service=servicer.name, method=method, scope=servicer.scope)
+def _received(servicer: Service, context: Any, method: str, *, in_every_phase: bool = False) -> Any:
+    return servicer.reception.receive(
+        context, service=servicer.name, method=method, scope=servicer.scope, in_every_phase=in_every_phase
+    )
 
 
 def _parsed(wire: Any) -> Any:

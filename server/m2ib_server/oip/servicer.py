@@ -10,7 +10,7 @@ from m2ib_server import __version__
 from m2ib_server.api.call import Call
 from m2ib_server.api.desk import Desk
 from m2ib_server.api.feed import StepFeed
-from m2ib_server.api.reception import Reception, answered, streamed
+from m2ib_server.api.reception import Reception, answered, answered_in_every_phase, streamed
 from m2ib_server.engine import LoadedModel, Priority
 from m2ib_server.errors import ModelUnknown
 from m2ib_server.oip.answer import write_answer, write_step
@@ -47,17 +47,17 @@ class InferenceServicer(Refusals):
         self._statistics = statistics
         self._settings = settings
 
-    @answered
+    @answered_in_every_phase
     async def ServerLive(self, wire: oip.ServerLiveRequest, call: Call) -> oip.ServerLiveResponse:
         """Give a sign of life."""
         return oip.ServerLiveResponse(live=True)
 
-    @answered
+    @answered_in_every_phase
     async def ServerReady(self, wire: oip.ServerReadyRequest, call: Call) -> oip.ServerReadyResponse:
         """Say whether the server serves."""
         return oip.ServerReadyResponse(ready=await self._health.is_serving())
 
-    @answered
+    @answered_in_every_phase
     async def ModelReady(self, wire: oip.ModelReadyRequest, call: Call) -> oip.ModelReadyResponse:
         """Say whether a model serves; one that is not loaded does not."""
         try:
