@@ -34,6 +34,7 @@ class Engine:
         self.roster = roster
         self.evaluator = evaluator
         self.device = device
+        self.restarts = 0
         self._observer = observer
         self._thread = self._new_thread()
         self._on_death: Callable[[], None] = lambda: None
@@ -72,6 +73,7 @@ class Engine:
         self.evaluator.forget()
         self.roster.reopen()
         self._busy_since_ns = None
+        self.restarts += 1
         self._thread = self._new_thread()
         self.start(self._on_death)
 

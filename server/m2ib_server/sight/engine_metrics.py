@@ -1,5 +1,6 @@
 """Tells of engines, models and what is held for requests: read when somebody asks, but for two histograms."""
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -122,7 +123,26 @@ class _Engines:
             ("device",),
             [((device,), of.shared) for device, _, of in self._engines],
         )
+        yield from self._health()
         yield from self._cache()
+
+    def _health(self) -> Iterator[Metric]:
+        pulses = [(device, engine.pulse) for device, engine, _ in self._engines]
+        now_ns = time.monotonic_ns()
+        yield _gauge(
+            "m2ib_engine_up", "1 while the compute thread lives, else 0.", [((d,), p.is_alive) for d, p in pulses]
+        )
+        yield _gauge(
+            "m2ib_engine_step_age_seconds",
+            "Time since a job was last advanced; without jobs it stays at a few seconds.",
+            [((d,), (now_ns - p.step_ns) / 1e9) for d, p in pulses],
+        )
+        yield _counter(
+            "m2ib_engine_restarts",
+            "Restarts after the compute thread had ended by a fault.",
+            ("device",),
+            [((device,), engine.restarts) for device, engine, _ in self._engines],
+        )
 
     def _cache(self) -> Iterator[Metric]:
         for name, meaning in (("hits", "found kept"), ("misses", "computed")):

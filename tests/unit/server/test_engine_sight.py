@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from fakes.engines import SETTINGS, engine_of, job_of, results, submitted
-from m2ib_server.engine import Stage
+from m2ib_server.engine import Ending, Stage
 from m2ib_server.package import Role
 
 
@@ -67,3 +67,21 @@ class Observer:
     def advanced(self, *, jobs, seconds):
         assert seconds >= 0
         self.rounds += 1
+
+
+def test_a_restart_is_counted_and_no_count_falls(graphs):
+    engine = engine_of(graphs)
+    engine.start()
+    results(submitted(engine, job_of(1)))
+    before = engine.evaluator.counts.rows.total()
+    engine.retire()
+    while engine.pulse.is_alive:
+        time.sleep(0.01)
+    engine.restart()
+    try:
+        results(submitted(engine, job_of(1)))
+    finally:
+        engine.close()
+    assert engine.restarts == 1
+    assert engine.evaluator.counts.rows.total() == 2 * before  # the cache was emptied, the counts were not
+    assert engine.roster.census().endings[Ending.ANSWERED] == 2
