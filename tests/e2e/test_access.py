@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from certificates import LOOPBACK, authority, issued
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import attribution_pb2_grpc
+from m2ib_client import TLS, AccessError, Client
 from m2ib_server.access import tokens
 from serving import running_server
 from wire import details_of, explain_request
@@ -106,6 +107,15 @@ def test_callers_are_known_by_either_kind_of_token_and_named_in_the_log(vault, g
         assert answer.explanation.provenance.model == "tiny"
         assert guarded.events("call ended")[-1]["caller"] == name
         assert token not in guarded.log()
+
+
+def test_the_sdk_is_let_in_with_its_token_and_told_why_it_is_not(vault, guarded):
+    tls = TLS(ca=vault.folder / "ca")
+    with Client(guarded.address, tls=tls, token=vault.viewer, timeout=SECONDS) as client:
+        assert [model.name for model in client.models()] == ["tiny"]
+    with Client(guarded.address, tls=tls, timeout=SECONDS) as client, pytest.raises(AccessError) as caught:
+        client.models()
+    assert caught.value.reason == "CREDENTIALS_MISSING"
 
 
 def test_who_is_not_known_is_told_so_with_a_stable_reason(vault, wire):
