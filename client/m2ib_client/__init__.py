@@ -48,6 +48,13 @@ from m2ib_client._options import (
     Window,
 )
 from m2ib_client._recorded import ResultSource
+from m2ib_client._repository import (
+    AsyncModelRepository,
+    ModelRepository,
+    ModelVersion,
+    RepositoryListing,
+    VersionStateName,
+)
 from m2ib_client._results import (
     Affine,
     Explanation,
@@ -77,6 +84,7 @@ __all__ = [
     "AccessError",
     "Affine",
     "AsyncClient",
+    "AsyncModelRepository",
     "BusyError",
     "CallCancelledError",
     "Client",
@@ -103,6 +111,8 @@ __all__ = [
     "MaskName",
     "MissingPackageError",
     "Model",
+    "ModelRepository",
+    "ModelVersion",
     "NotFoundError",
     "OnDeadlineName",
     "OutputMissingError",
@@ -116,6 +126,7 @@ __all__ = [
     "Provenance",
     "ReferenceRank",
     "Rendering",
+    "RepositoryListing",
     "ResultSource",
     "ScoreOptions",
     "Scores",
@@ -135,6 +146,7 @@ __all__ = [
     "UnavailableError",
     "VerdictName",
     "Verification",
+    "VersionStateName",
     "VisionEncoder",
     "Window",
     "Word",

@@ -9,7 +9,7 @@ from typing import Self, Unpack
 
 import grpc.aio
 
-from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
+from m2ib.v1 import attribution_pb2, attribution_pb2_grpc, model_repository_pb2_grpc
 from m2ib_client import _affinity, _answer, _channel, _image, _model_answer, _request, _verification
 from m2ib_client._ending import translated_stream
 from m2ib_client._errors import ClosedError, IncompatibleServerError, NotFoundError
@@ -21,6 +21,7 @@ from m2ib_client._many.run import DEFAULT_AHEAD, Terms
 from m2ib_client._models import Model
 from m2ib_client._options import ExplainOptions, ImageSource, ScoreOptions
 from m2ib_client._recorded import ResultSource, options_for, read_result
+from m2ib_client._repository import AsyncModelRepository
 from m2ib_client._results import Explanation, Progress, Scores
 from m2ib_client._secure import TLS, TokenSource, checked_security
 from m2ib_client._status import translated
@@ -218,6 +219,11 @@ class AsyncClient:
             response = await stub.GetModel(_request.model_request(name), timeout=self._seconds(timeout))
         return _model_answer.read_model(response.model)
 
+    @property
+    def repository(self) -> AsyncModelRepository:
+        """What operators use: it loads, unloads and swaps the server's models."""
+        return AsyncModelRepository(self._open_repository, self._seconds)
+
     async def close(self) -> None:
         """Cancel what runs, close the channel, end the private server. May be called twice."""
         self._is_closed = True
@@ -283,15 +289,24 @@ class AsyncClient:
             return (await call).handle
 
     async def _open_stub(self) -> "attribution_pb2_grpc.AttributionServiceAsyncStub":
-        """Return a stub on the channel, which is made on the loop that first needs it."""
+        channel = traced(self._security.bearing(await self._open_channel()))
+        stub: attribution_pb2_grpc.AttributionServiceAsyncStub = attribution_pb2_grpc.AttributionServiceStub(channel)
+        return stub
+
+    async def _open_repository(self) -> "model_repository_pb2_grpc.ModelRepositoryAsyncStub":
+        channel = traced(self._security.bearing(await self._open_channel()))
+        stub: model_repository_pb2_grpc.ModelRepositoryAsyncStub
+        stub = model_repository_pb2_grpc.ModelRepositoryStub(channel)
+        return stub
+
+    async def _open_channel(self) -> grpc.aio.Channel:
+        """Return the channel, which is made on the loop that first needs it."""
         if self._is_closed:
             raise ClosedError("this client is closed")
         async with self._opening:
             if self._channel is None:
                 self._channel = await self._connect()
-            stub: attribution_pb2_grpc.AttributionServiceAsyncStub
-            stub = attribution_pb2_grpc.AttributionServiceStub(traced(self._security.bearing(self._channel)))
-            return stub
+            return self._channel
 
     async def _connect(self) -> grpc.aio.Channel:
         if self._server is not None:

@@ -7,7 +7,7 @@ from typing import Self, Unpack
 
 import grpc
 
-from m2ib.v1 import attribution_pb2, attribution_pb2_grpc
+from m2ib.v1 import attribution_pb2, attribution_pb2_grpc, model_repository_pb2_grpc
 from m2ib_client import _affinity, _answer, _channel, _image, _model_answer, _request, _verification
 from m2ib_client._errors import ClosedError, IncompatibleServerError, NotFoundError
 from m2ib_client._handle import ImageHandle
@@ -18,6 +18,7 @@ from m2ib_client._many.threaded import ThreadedRun
 from m2ib_client._models import Model
 from m2ib_client._options import ExplainOptions, ImageSource, ScoreOptions
 from m2ib_client._recorded import ResultSource, options_for, read_result
+from m2ib_client._repository import ModelRepository
 from m2ib_client._results import Explanation, Progress, Scores
 from m2ib_client._secure import TLS, TokenSource, checked_security
 from m2ib_client._status import translated
@@ -68,9 +69,9 @@ class Client:
             self._channel = grpc.insecure_channel(address, options)
         else:
             self._channel = grpc.secure_channel(address, security.credentials, options)
-        self._stub: attribution_pb2_grpc.AttributionServiceStub = attribution_pb2_grpc.AttributionServiceStub(
-            traced(security.bearing(self._channel))
-        )
+        self._carried = traced(security.bearing(self._channel))  # the channel, with what every call carries along
+        self._stub: attribution_pb2_grpc.AttributionServiceStub
+        self._stub = attribution_pb2_grpc.AttributionServiceStub(self._carried)
         self._uploads = Uploads(self._send_image)
         self._server: LocalServer | None = None
         self._is_closed = False
@@ -252,6 +253,11 @@ class Client:
             response = self._open_stub().GetModel(_request.model_request(name), timeout=self._seconds(timeout))
         return _model_answer.read_model(response.model)
 
+    @property
+    def repository(self) -> ModelRepository:
+        """What operators use: it loads, unloads and swaps the server's models."""
+        return ModelRepository(self._open_repository, self._seconds)
+
     def close(self) -> None:
         """Cancel what runs, close the channel, end the private server. May be called twice."""
         self._is_closed = True
@@ -311,6 +317,12 @@ class Client:
         if self._is_closed:
             raise ClosedError("this client is closed")
         return self._stub
+
+    def _open_repository(self) -> model_repository_pb2_grpc.ModelRepositoryStub:
+        self._open_stub()
+        stub: model_repository_pb2_grpc.ModelRepositoryStub
+        stub = model_repository_pb2_grpc.ModelRepositoryStub(self._carried)
+        return stub
 
     def _seconds(self, timeout: float | None) -> float | None:
         return self._timeout if timeout is None else _channel.checked_timeout(timeout)

@@ -8,7 +8,7 @@ import pytest
 
 import m2ib_client
 from m2ib.v1 import attribution_pb2 as pb
-from m2ib.v1 import manifest_pb2, settings_pb2
+from m2ib.v1 import manifest_pb2, model_repository_pb2, settings_pb2
 
 
 def test_all_equals_the_exports() -> None:
@@ -66,6 +66,8 @@ PAIRS = [
     (manifest_pb2.ParityFigure, m2ib_client.ParityFigure),
     (settings_pb2.Settings, m2ib_client.Settings),
     (settings_pb2.Affine, m2ib_client.Affine),
+    (model_repository_pb2.ModelVersion, m2ib_client.ModelVersion),
+    (model_repository_pb2.ListVersionsResponse, m2ib_client.RepositoryListing),
 ]
 
 

@@ -1,13 +1,10 @@
 """Owns the commands of `m2ib`: reads the options, makes the call, prints the answer."""
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, cast
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 import m2ib_client
 from m2ib_client._cli import options as opt
@@ -15,8 +12,10 @@ from m2ib_client._cli.bench import BENCH_EPILOG, bench
 from m2ib_client._cli.connection import connect
 from m2ib_client._cli.exits import EXIT_CODES_HELP, reported_faults
 from m2ib_client._cli.many import explain_many
+from m2ib_client._cli.models import models_app
+from m2ib_client._cli.printing import print_json, print_lines
 from m2ib_client._cli.progress import followed
-from m2ib_client._cli.report import explanation_lines, model_lines, score_lines
+from m2ib_client._cli.report import explanation_lines, score_lines
 from m2ib_client._cli.security import secured
 from m2ib_client._cli.verify import verify
 from m2ib_client._options import SideName
@@ -121,7 +120,7 @@ def explain(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer want
         if as_json:
             typer.echo(explanation.to_json())
         else:
-            _print(explanation_lines(explanation, text))
+            print_lines(explanation_lines(explanation, text))
         if overlay is not None:
             _write_overlay(explanation, overlay)
 
@@ -158,33 +157,12 @@ def score(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer wants 
         scores = client.score(images, texts, model=model, fit=fit, truncate_text=truncate, frame=frame, window=window)
         names = [str(image) for image in images]
         if as_json:
-            _print_json({"images": names, "texts": texts, **scores.to_dict()})
+            print_json({"images": names, "texts": texts, **scores.to_dict()})
         else:
-            _print(score_lines(scores, names, texts))
+            print_lines(score_lines(scores, names, texts))
 
 
-@app.command(name="models", epilog=EXIT_CODES_HELP)
-@secured
-def list_models(
-    context: typer.Context,
-    as_json: opt.JsonOption = False,
-    server: opt.ServerOption = opt.DEFAULT_SERVER,
-    local: opt.LocalOption = False,
-    models: opt.ModelsOption = None,
-    device: opt.DeviceOption = "cpu",
-    timeout: opt.TimeoutOption = opt.DEFAULT_TIMEOUT,
-    max_message_mebibytes: opt.MessageOption = opt.DEFAULT_MESSAGE,
-) -> None:
-    """Show the models that the server has loaded, with their defaults and limits."""
-    with (
-        reported_faults(),
-        connect(context) as client,
-    ):
-        loaded = client.models()
-        if as_json:
-            _print_json([model.to_dict() for model in loaded])
-        else:
-            _print(line for model in loaded for line in model_lines(model))
+app.add_typer(models_app, name="models", epilog=EXIT_CODES_HELP)
 
 
 def _check_overlay(overlay: Path | None, sides: Sequence[SideName]) -> None:
@@ -202,13 +180,3 @@ def _check_overlay(overlay: Path | None, sides: Sequence[SideName]) -> None:
 def _write_overlay(explanation: Explanation, overlay: Path) -> None:
     explanation.overlay().save(overlay, format="PNG")
     typer.echo(f"overlay written to {overlay}", err=True)
-
-
-def _print(lines: Iterable[Text]) -> None:
-    console = Console(soft_wrap=True, highlight=False)
-    for line in lines:
-        console.print(line)
-
-
-def _print_json(answer: object) -> None:
-    typer.echo(json.dumps(answer, ensure_ascii=False, allow_nan=False))

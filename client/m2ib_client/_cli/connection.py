@@ -15,7 +15,8 @@ from m2ib_client._client import Client
 def connect(context: typer.Context) -> Client:
     """Return a client of the server that a command's options name; every command declares the same six for it.
 
-    Those of encryption and the token come with `secured`; a private server needs neither.
+    Those of encryption and the token come with `secured`; a private server needs neither. Commands for operators have
+    none for a private server, which is nobody else's.
 
     Raises:
         typer.BadParameter: the options contradict each other.
@@ -23,7 +24,7 @@ def connect(context: typer.Context) -> Client:
     """
     given = context.params
     timeout, limit = float(given["timeout"]), int(given["max_message_mebibytes"]) * MEBIBYTE
-    if not given["local"]:
+    if not given.get("local"):
         _refuse_local_options(context)
         tls, token = tls_of(context), token_of(context)
         return Client(given["server"], timeout=timeout, max_message_bytes=limit, tls=tls, token=token)
