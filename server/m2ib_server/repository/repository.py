@@ -31,7 +31,7 @@ Outcome = TypeVar("Outcome")
 
 
 class Repository:
-    """The models of a folder. One event loop's alone, but for `load_all`, which comes before it."""
+    """The models of a folder. One event loop's alone, but for `load_all`: nothing is asked before that has ended."""
 
     def __init__(self, models: Path, catalogue: Catalogue, loader: Loader, settings: RepositorySettings) -> None:
         """Load from `models`, show in `catalogue`; `load_all` begins."""

@@ -84,13 +84,13 @@ def test_a_state_of_a_later_server_is_no_guess(ask, service):
 
 
 def test_an_operator_s_token_goes_along(service, tmp_path):
-    with Client(service.address, token="secret") as client:
+    with Client(service.address, token="secret") as client:  # noqa: S106 - nobody's
         client.repository.versions()
     assert service.metadata["authorization"] == "Bearer secret"
     service.metadata.clear()
 
     async def asked():
-        async with AsyncClient(service.address, token="secret") as client:
+        async with AsyncClient(service.address, token="secret") as client:  # noqa: S106 - nobody's
             await client.repository.versions()
 
     asyncio.run(asked())
