@@ -5,6 +5,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
+from . import libtiff
 from .image import Grey, ImageFormat, ImageLimits, Pixels, RenderedImage, Rendering, WindowSource
 from .quiet import library_call
 from .refusal import check_pixels, no_such_frame, undecodable
@@ -37,6 +38,7 @@ def render_raster(encoded: bytes, *, frame: int, limits: ImageLimits) -> Rendere
         InvalidField: no such frame.
     """
     if encoded.startswith((b"II", b"MM")):
+        libtiff.silence()
         check_directories(encoded, frame, limits)
     with library_call("bytes that cannot be opened"):
         image = Image.open(BytesIO(encoded), formats=_FORMATS)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from fakes.dicom_files import CANARY, dicom_file, stored_file, with_codestream
+from fakes.image_files import SEEDS
 from m2ib_server.errors import ImageTooLarge, ImageUndecodable, InvalidField, TextEmpty
 from m2ib_server.imaging import ImageLimits, render
 from m2ib_server.imaging.quiet import library_call
@@ -137,4 +138,12 @@ def test_run_lengths_that_overrun_the_frame_write_nothing_onto_standard_error(
     frame = struct.pack("<16L", 2, 64, 64 + len(segment), *[0] * 13) + segment * 2
     image = render(with_codestream(stored_file("MR_small_RLE.dcm"), frame), limits=LIMITS)
     assert np.ptp(image.pixels) == 0  # of one value, as the runs say; what is beyond the frame is left out
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_broken_tiff_writes_nothing_onto_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    encoded = bytearray(SEEDS["tiff-lzw"]())
+    encoded[10:14] = b"\xff" * 4  # codes that stand for nothing yet
+    with pytest.raises(ImageUndecodable):
+        render(bytes(encoded), limits=LIMITS)
     assert capfd.readouterr() == ("", "")
