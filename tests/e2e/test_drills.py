@@ -180,7 +180,7 @@ def test_a_thousand_connections_that_say_nothing_keep_nobody_out(drilled, stub):
     )
 
 
-def test_a_reader_that_stalls_misses_the_oldest_steps_and_gets_the_explanation(drilled):
+def test_a_reader_that_stalls_is_told_the_latest_step_and_gets_the_explanation(drilled):
     steps = 1000
     request = explain_request(settings=settings_pb2.Settings(steps=steps, samples=1), sides=[settings_pb2.SIDE_IMAGE])
     small = {"http2.bdp_probe": 0, "http2.lookahead_bytes": 1024, "use_local_subchannel_pool": 1}

@@ -527,7 +527,7 @@ Global___ExplainStreamResponse: _TypeAlias = ExplainStreamResponse  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
-    """One optimisation step that is done. A reader that falls far behind misses the oldest of those not yet sent."""
+    """One optimisation step that is done. A reader that falls far behind gets the latest one alone of those not yet sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

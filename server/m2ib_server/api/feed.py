@@ -1,4 +1,4 @@
-"""Carries steps from the compute thread to an event loop; a reader that falls far behind misses the oldest."""
+"""Carries steps from the compute thread to an event loop; for a reader that falls far behind the latest one wins."""
 
 import asyncio
 from collections import deque
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 from m2ib_server.methods import StepDone
 
-MAX_UNREAD = 64
+MAX_UNREAD = 64  # a reader that has so many before it is behind, and gets the latest alone until it has caught up
 
 
 class StepFeed:
@@ -15,7 +15,8 @@ class StepFeed:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Feed a reader on `loop`."""
         self._loop = loop
-        self._unread: deque[StepDone] = deque(maxlen=MAX_UNREAD)
+        self._unread: deque[StepDone] = deque()
+        self._is_behind = False
         self._changed = asyncio.Event()
         self._is_over = False
 
@@ -32,6 +33,7 @@ class StepFeed:
         while True:
             while self._unread:
                 yield self._unread.popleft()
+            self._is_behind = False
             if self._is_over:
                 return
             self._changed.clear()
@@ -41,6 +43,9 @@ class StepFeed:
         if step is None:
             self._is_over = True
         else:
+            if self._is_behind or len(self._unread) >= MAX_UNREAD:
+                self._is_behind = True
+                self._unread.clear()
             self._unread.append(step)
         self._changed.set()
 

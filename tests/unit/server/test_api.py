@@ -70,13 +70,28 @@ async def test_a_feed_tells_every_step_and_then_ends():
     assert [told.step async for told in feed.steps()] == [0, 1, 2, 3, 4]
 
 
-async def test_a_feed_that_nobody_reads_keeps_the_newest_steps():
+async def test_of_a_feed_that_nobody_reads_the_latest_step_wins():
     feed = StepFeed(asyncio.get_running_loop())
     for number in range(1000):
         feed.put(step(number))
     feed.end()
     await asyncio.sleep(0)
-    assert [told.step async for told in feed.steps()] == list(range(1000 - MAX_UNREAD, 1000))
+    assert [told.step async for told in feed.steps()] == [999]
+
+
+async def test_a_reader_that_has_caught_up_is_told_of_every_step_again():
+    feed = StepFeed(asyncio.get_running_loop())
+    steps = feed.steps()
+    for number in range(MAX_UNREAD + 1):
+        feed.put(step(number))
+    await asyncio.sleep(0)
+    assert (await anext(steps)).step == MAX_UNREAD
+    waiting = asyncio.create_task(anext(steps))
+    await asyncio.sleep(0)
+    for number in range(100, 103):
+        feed.put(step(number))
+    feed.end()
+    assert [(await waiting).step, *[told.step async for told in steps]] == [100, 101, 102]
 
 
 def test_a_feed_whose_loop_has_ended_takes_steps_without_complaint():
