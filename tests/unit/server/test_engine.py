@@ -246,7 +246,7 @@ def test_nothing_is_left_of_jobs_that_ended(engine):
 
 
 def test_an_idle_engine_gives_memory_back(make_engine, graphs, monkeypatch):
-    monkeypatch.setattr("m2ib_server.engine.engine._IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("m2ib_server.engine.engine.IDLE_SECONDS", 0.01)
     engine = make_engine()
     engine.start()
     deadline = time.monotonic() + SECONDS
@@ -256,7 +256,7 @@ def test_an_idle_engine_gives_memory_back(make_engine, graphs, monkeypatch):
 
 
 def test_a_rest_is_told_once_with_what_was_done(engine, graphs, monkeypatch, caplog):
-    monkeypatch.setattr("m2ib_server.engine.engine._IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("m2ib_server.engine.engine.IDLE_SECONDS", 0.05)
     caplog.set_level("INFO", logger="m2ib_server")
     results(submitted(engine, job_of(1)))
     deadline = time.monotonic() + SECONDS
@@ -313,7 +313,7 @@ def test_an_engine_that_cannot_give_memory_back_goes_on(make_engine, graphs, mon
         graphs.trims += 1
         raise MemoryError
 
-    monkeypatch.setattr("m2ib_server.engine.engine._IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("m2ib_server.engine.engine.IDLE_SECONDS", 0.01)
     monkeypatch.setattr(graphs, "trim", fail)
     engine = make_engine()
     engine.start()
