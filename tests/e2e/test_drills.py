@@ -1,6 +1,7 @@
 """Fault drills on the real server: callers that vanish, stall or say nothing, clocks that jump, folders that go."""
 
 import hashlib
+import os
 import resource
 import shutil
 import socket
@@ -68,7 +69,8 @@ def stub_of(address: str, **options: int) -> Iterator[attribution_pb2_grpc.Attri
 def doomed(address: str, *arguments: object) -> Iterator[subprocess.Popen]:
     """A client in a process of its own that has begun its call."""
     command = [sys.executable, doomed_client.__file__, address, *map(str, arguments)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
+    ours = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # where the client finds the tests' requests
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ours) as client:
         try:
             assert client.stdout.readline() == "begun\n"
             yield client
