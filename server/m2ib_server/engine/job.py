@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic
@@ -214,9 +215,10 @@ class Job(Generic[Outcome]):
         return self._send(joined(self._step, done))
 
     def close(self) -> None:
-        """End the method."""
+        """End the method; one that another thread is inside goes on to its next step, for nobody."""
         self._ended_ns = self._ended_ns or time.monotonic_ns()
-        self._method.close()
+        with suppress(ValueError):  # Python's word for a generator that is being run
+            self._method.close()
 
     def _send(self, answer: tuple[Tensor, ...] | None) -> Advance[Outcome]:
         events: list[Event] = []

@@ -203,10 +203,10 @@ class Roster:
             callers = list(job.callers)
             job.callers.clear()  # whoever still works on it has nobody to tell
             self._strike(job)
-        job.close()
         for caller in callers:
             self._count(Ending.FAILED)
             caller.reply.set_exception(error)
+        job.close()
 
     def close(self) -> None:
         """Take no new job and send every caller that is left away."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from m2ib_server.errors import AuditUnavailable, AuditUnusable
+from m2ib_server.errors import AuditUnavailable
 from m2ib_server.sight.audit_chain import Body
 from m2ib_server.sight.audit_file import AuditFile
 from m2ib_server.sight.audit_record import timestamp
@@ -109,6 +109,9 @@ class AuditWriter:
 
     def _write(self, entries: Sequence[Entry]) -> None:
         written = [entry for entry in entries if self._append(entry)]
+        if self.is_failing:  # a file that could not be continued amid the entries: nobody knows what of them it holds
+            self._lose(written)
+            return
         self._unsynced |= bool(written)
         if written and self._syncs_always:
             self._unsynced = False
@@ -134,7 +137,7 @@ class AuditWriter:
         """Do something with the file, and return whether it went well."""
         try:
             work()
-        except (OSError, AuditUnusable) as error:
+        except Exception as error:  # whatever it is, the thread that everybody waits for goes on
             if not self.is_failing:
                 log_event("audit log unavailable", level=logging.ERROR, error_type=type(error).__name__)
             self.is_failing = True

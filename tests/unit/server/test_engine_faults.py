@@ -6,7 +6,8 @@ import time
 import pytest
 
 from fakes.engines import SECONDS, endings, job_of, results, submitted
-from m2ib_server.engine import Ending
+from fakes.graphs import DIGEST
+from m2ib_server.engine import Ending, Job
 from m2ib_server.errors import Draining, EngineFailed, EngineRestarting, EvaluationAborted
 from m2ib_server.package import Role
 
@@ -135,3 +136,27 @@ def until(condition):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def test_an_engine_that_is_retired_amid_a_step_tells_every_caller(make_engine):
+    """The compute thread is inside the first job's method, which nobody else can close."""
+    inside, over = threading.Event(), threading.Event()
+
+    def method():
+        inside.set()
+        over.wait(timeout=SECONDS)
+        yield from ()
+
+    engine = make_engine(max_running=2)
+    stuck = Job(method(), model=DIGEST)
+    callers = submitted(engine, stuck, job_of(1))
+    engine.start()
+    assert inside.wait(timeout=SECONDS)
+    engine.retire()
+    for caller in callers:
+        with pytest.raises((EngineFailed, EngineRestarting)):
+            caller.reply.result(timeout=SECONDS)
+    over.set()
+    engine._thread.join(timeout=SECONDS)
+    engine.restart()
+    assert results(submitted(engine, job_of(2)))
