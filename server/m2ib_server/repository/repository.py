@@ -240,18 +240,31 @@ class Repository:
         await self._follow_aliases()
 
     async def _follow_aliases(self) -> None:
-        """Take over what another server, or a hand, has written to the aliases' file, where the version is loaded."""
+        """Take over what another server, or a hand, has written to the aliases' file.
+
+        A file that is gone takes no alias along: servers write an empty one. An alias of a version that is not loaded
+        stays where it leads; one that leads nowhere yet does not fall back on another version.
+        """
         try:
             written = await asyncio.to_thread(self._file.read)
+            is_gone = not written and not await asyncio.to_thread(self._file.path.exists)
         except AliasesCorrupt as error:
             log_event("aliases not followed", reason=error.reason)
             return
+        if is_gone and any(self._aliases.values()):
+            log_event("aliases not followed", reason="ALIASES_ABSENT")
+            return
         wanted = {
-            name: {alias: to for alias, to in of_name.items() if (name, to) in self._ready}
+            name: {alias: self._followed(name, alias, to) for alias, to in of_name.items()}
             for name, of_name in written.items()
         }
         if wanted != {name: of_name for name, of_name in self._aliases.items() if of_name}:
             self._show(self._ready, wanted)
+
+    def _followed(self, name: str, alias: str, to: str) -> str:
+        """Return where an alias leads whose file says `to`."""
+        before = self._aliases.get(name, {}).get(alias, to)
+        return before if (name, to) not in self._ready and (name, before) in self._ready else to
 
     async def _bring(self, name: str, version: str) -> tuple[Entry | None, Resident]:
         """Return a version's package, and the model that is loaded of it or is loaded now, not shown yet."""

@@ -325,3 +325,24 @@ def test_boot_refuses_a_package_that_is_not_usable_unless_it_is_looked_at_again(
         else:
             with pytest.raises(PackageCorrupt):
                 bench.repository.load_all()
+
+
+async def test_aliases_stay_when_the_folder_with_their_file_is_gone(bench):
+    bench.put("2")
+    await bench.repository.load("tiny", "2")
+    await bench.repository.set_alias("tiny", "champion", "1")
+    bench.models.rename(bench.models.with_name("unmounted"))
+    bench.models.mkdir()
+    for _ in range(3):
+        await bench.repository.look()
+        assert repr(bench.catalogue.find("tiny")) == "tiny:1"
+
+
+async def test_an_alias_whose_file_names_a_version_that_is_not_loaded_leads_where_it_led(bench):
+    bench.put("2")
+    await bench.repository.load("tiny", "2")
+    await bench.repository.set_alias("tiny", "champion", "1")
+    file = bench.models / "aliases.json"
+    file.write_text(file.read_text().replace('"1"', '"3"'))
+    await bench.repository.look()
+    assert repr(bench.catalogue.find("tiny")) == "tiny:1"
