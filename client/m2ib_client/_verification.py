@@ -85,8 +85,10 @@ def compare(recorded: Recorded, replayed: Explanation, text: str, *, tolerance: 
         tokens = _compare(recorded.token_bits, _token_bits(replayed))
     difference = abs(replayed.similarity - recorded.similarity)
     verdict: VerdictName = "differs"
-    if same_image and same_text is not False:
-        verdict = _verdict([each for each in (grid, tokens) if each is not None], difference, tolerance)
+    compared = [each for each in (grid, tokens) if each is not None]
+    sides = (recorded.grid_bits is not None) + (recorded.token_bits is not None)
+    if same_image and same_text is not False and len(compared) == sides > 0:  # nothing kept proves nothing
+        verdict = _verdict(compared, difference, tolerance)
     return Verification(
         verdict=verdict,
         same_image=same_image,

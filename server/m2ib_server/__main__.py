@@ -50,6 +50,7 @@ app.add_typer(token_app, name="token")
 
 EXIT_FAILED = 1
 EXIT_NOT_READY = 3
+OWN_THREADS = ("m2ib-engine", "m2ib-load", "m2ib-decode")  # pools number theirs
 
 
 @app.command()
@@ -267,7 +268,7 @@ def _run(settings: ServerSettings) -> int:
 
 def _leave(code: int) -> None:
     """End the process at once where a thread of ours is left that hangs in a runtime: an orderly end may hang too."""
-    left = [thread.name for thread in threading.enumerate() if thread.name in ("m2ib-engine", "m2ib-load")]
+    left = [thread.name for thread in threading.enumerate() if thread.name.startswith(OWN_THREADS)]
     if left:
         log_event("threads left behind", threads=len(left))
         os._exit(code)

@@ -120,6 +120,12 @@ def test_a_changed_similarity_differs() -> None:
     assert verdict({**kept(), "similarity": kept()["similarity"] + 1e-5}).verdict == "within_tolerance"
 
 
+def test_a_kept_result_without_a_side_proves_nothing() -> None:
+    result = kept()
+    result["image"] = result["text"] = None
+    assert verdict(result).verdict == "differs"
+
+
 def test_another_text_differs_even_where_only_the_image_was_explained() -> None:
     found = verdict(kept(sides=("image",)), text=f"{TEXT} ", sides=("image",))
     assert (found.verdict, found.same_text, found.tokens) == ("differs", False, None)
