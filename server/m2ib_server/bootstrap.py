@@ -9,20 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import grpc
-from google.protobuf.descriptor import ServiceDescriptor
-from grpc_channelz.v1 import channelz
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-
-from m2ib.oip import inference_pb2, inference_pb2_grpc
-from m2ib.v1 import attribution_pb2, attribution_pb2_grpc, model_repository_pb2, model_repository_pb2_grpc
 from m2ib_server import __version__
-from m2ib_server.access.address import UNIX
-from m2ib_server.access.doors import Doors
 from m2ib_server.access.opening import Access
-from m2ib_server.admin import ModelRepositoryServicer
-from m2ib_server.api import AttributionServicer, CallLog, Desk, Lifecycle, Parsing, Reception
+from m2ib_server.api import CallLog, Desk, Lifecycle, Reception
 from m2ib_server.api.call import CallObserver
 from m2ib_server.engine import (
     UNOBSERVED,
@@ -35,20 +24,19 @@ from m2ib_server.engine import (
     Fleet,
     Roster,
 )
-from m2ib_server.oip import InferenceServicer, InferenceStatistics, MirroredHealth
+from m2ib_server.oip import InferenceStatistics
 from m2ib_server.repository import Loader, Repository, poll
 from m2ib_server.runtime import Device, DeviceKind, open_devices
-from m2ib_server.settings import DEFAULT_TRANSPORT, ServerSettings, TransportSettings
+from m2ib_server.settings import ServerSettings
 from m2ib_server.sight.audit_log import AuditLog, open_audit_log
 from m2ib_server.sight.metrics import Metrics
 from m2ib_server.telemetry import log_event
-from m2ib_server.watch import ENGINE_GIVEN_UP, MODEL_HEALTH, HealthBoard, Stop, Watchdog, drain
+from m2ib_server.watch import ENGINE_GIVEN_UP, HealthBoard, Stop, Watchdog, drain
+from m2ib_server.wire import EXPLAINING, Services, build_wire, counted_services
 
 if TYPE_CHECKING:
     from m2ib_server.sight.tracing import Tracing
 
-SERVICE = AttributionServicer.name
-_PROBE_BYTES = 4096  # no question for health is longer
 ENGINE_SECONDS = 5.0  # how long a compute thread may take to end; one that hangs in a runtime never does
 
 
@@ -81,7 +69,7 @@ def build(settings: ServerSettings) -> Rooms:
         count=settings.devices,
         spin_microseconds=settings.spin_microseconds,
     )
-    metrics = Metrics(_counted_services()) if settings.sight.metrics_listen else None
+    metrics = Metrics(counted_services()) if settings.sight.metrics_listen else None
     engines = [
         build_engine(device, settings, UNOBSERVED if metrics is None else metrics.engine_observer(index))
         for index, device in enumerate(devices)
@@ -143,44 +131,24 @@ async def serve(
     lifecycle = Lifecycle()
     reception = Reception(access.gate, observers, lifecycle)
     desk = Desk(rooms.catalogue, rooms.fleet, settings)
-    servicer = AttributionServicer(desk, reception, settings)
-    server = grpc.aio.server(
-        interceptors=[*([metrics.rpcs] if metrics else []), Doors(reception), Parsing()],
-        options=channel_options(settings.max_message_bytes, settings.transport),
-    )
-    attribution_pb2_grpc.add_AttributionServiceServicer_to_server(servicer, server)
-    repository = ModelRepositoryServicer(rooms.repository, reception)
-    model_repository_pb2_grpc.add_ModelRepositoryServicer_to_server(repository, server)
-    status = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(status, server)
-    inference = InferenceServicer(desk, reception, MirroredHealth(status, MODEL_HEALTH), statistics, settings)
-    inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)
-    if settings.reflection:
-        names = (SERVICE, InferenceServicer.name, repository.name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
-    if settings.transport.channelz:
-        channelz.add_channelz_servicer(server)
-    probed = _health_server(status, settings.transport.health_listen)
-    board, stop = HealthBoard(status), Stop()
-    services = (SERVICE, InferenceServicer.name)
-    watchdog = Watchdog(rooms.fleet, rooms.catalogue, board, settings.watch, services=services, lifecycle=lifecycle)
+    services = Services(desk=desk, repository=rooms.repository, reception=reception, statistics=statistics)
+    wire = build_wire(services, settings, [metrics.rpcs] if metrics else [])
+    board, stop = HealthBoard(wire.status), Stop()
+    watchdog = Watchdog(rooms.fleet, rooms.catalogue, board, settings.watch, services=EXPLAINING, lifecycle=lifecycle)
     rooms.catalogue.watch(watchdog.wake)
     with stop.on_signals(is_stdin_one=settings.exit_with_stdin):
         try:
-            address = _listen(server, settings.listen, access.credentials)
             if metrics is not None:
                 _show(metrics, rooms.fleet, desk, settings)
-            await server.start()
-            await probed.start()
-            log_event("listening", address=address)
+            address = await wire.start(settings, access.credentials)
             async with watchdog.watching(stop.give):
                 reason = await _until_stopped(rooms, settings, address, lifecycle, watchdog, stop, showing)
             await board.close()
             grace = 0.0 if reason == ENGINE_GIVEN_UP else settings.grace_seconds
             log_event("draining", reason=reason, grace_seconds=grace)
-            await drain(server, lifecycle, grace)
+            await drain(wire.server, lifecycle, grace)
         finally:
-            await asyncio.gather(server.stop(None), probed.stop(None))
+            await wire.stop()
             await _end(rooms, desk)
             await _flush(audit_log, tracing, metrics)
     log_event("stopped", reason=reason)
@@ -235,16 +203,6 @@ async def _flush(audit_log: AuditLog | None, tracing: "Tracing | None", metrics:
         metrics.close()
 
 
-def _counted_services() -> list[ServiceDescriptor]:
-    """Return the services whose every method is counted from zero, called or not."""
-    return [
-        attribution_pb2.DESCRIPTOR.services_by_name["AttributionService"],
-        model_repository_pb2.DESCRIPTOR.services_by_name["ModelRepository"],
-        inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"],
-        health_pb2.DESCRIPTOR.services_by_name["Health"],
-    ]
-
-
 def _open_tracing(settings: ServerSettings) -> "Tracing | None":
     """Trace, if asked to; else not even the SDK is loaded."""
     if settings.sight.otlp_endpoint is None:
@@ -261,49 +219,9 @@ def _show(metrics: Metrics, fleet: Fleet, desk: Desk, settings: ServerSettings) 
     log_event("metrics ready", address=metrics.start(settings.sight.metrics_listen))
 
 
-def channel_options(max_message_bytes: int, transport: TransportSettings = DEFAULT_TRANSPORT) -> list[tuple[str, int]]:
-    """Return the server's channel options: explicit limits, a port of its own, pings that firewalls make necessary.
-
-    A connection is replaced at some age, so that clients resolve the address anew and find servers that were added.
-    """
-    age = [
-        ("grpc.max_connection_age_ms", int(1000 * transport.max_connection_age_seconds)),
-        ("grpc.max_connection_age_grace_ms", int(1000 * transport.connection_age_grace_seconds)),
-    ]
-    return [
-        *(age if transport.max_connection_age_seconds else []),
-        ("grpc.enable_channelz", int(transport.channelz)),
-        ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, not a wish
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-    ]
-
-
 def _start_polling(repository: Repository, seconds: float) -> Callable[[], object]:
     """Look at the models' folder every so many seconds, never for 0; return what ends that."""
     return asyncio.create_task(poll(repository, seconds)).cancel if seconds else lambda: None
-
-
-def _listen(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:
-    """Bind, and return "host:port" with the port that was taken, or the path of a socket."""
-    try:
-        port = server.add_secure_port(listen, credentials) if credentials else server.add_insecure_port(listen)
-    except RuntimeError as error:
-        raise OSError(f"listen: cannot listen on {listen}; allowed: a free host:port") from error
-    return listen if listen.startswith(UNIX) else f"{listen.rpartition(':')[0]}:{port}"
-
-
-def _health_server(status: health.aio.HealthServicer, listen: str | None) -> grpc.aio.Server:
-    """Return a server of health alone, in plaintext, for probes that can show no certificate; it may listen nowhere."""
-    server = grpc.aio.server(options=channel_options(_PROBE_BYTES))
-    health_pb2_grpc.add_HealthServicer_to_server(status, server)
-    if listen is not None:
-        log_event("health", address=_listen(server, listen, None))
-    return server
 
 
 def _write_ready(path: Path, address: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from fakes.dicom_files import CANARY
 from m2ib.v1 import attribution_pb2_grpc
-from m2ib_server.bootstrap import SERVICE
+from m2ib_server.wire import EXPLAINING
 from m2ib_server.probe import is_serving
 from serving import running_server
 from soak.caller import Ledger, soak
@@ -42,7 +42,7 @@ def test_mixed_calls_lose_nothing_and_leave_nothing_behind(models, tmp_path):
         time.sleep(IDLE_SECONDS)
         after = _settled(process, before)
         fresh_seconds = _fresh_call(server.address)
-        health = [is_serving(server.address, name, timeout_seconds=10) for name in ("", SERVICE)]
+        health = [is_serving(server.address, name, timeout_seconds=10) for name in ("", *EXPLAINING)]
         log = server.log()
         _tell(ledger, before, after, log)
         assert server.stop() == 0
