@@ -136,3 +136,15 @@ def test_a_terminal_is_shown_that_models_are_being_loaded(tiny_package, tmp_path
     os.close(ours)
     assert "loading models" in told
     assert running.returncode == 0
+
+
+def test_an_engine_that_cannot_be_helped_ends_the_server_with_an_error(demo_package, tmp_path):
+    flags = ("--stuck-seconds", "1", "--max-restarts", "0", "--max-rows", "2048", "--max-samples", "2048")
+    slow = explain_request(model="demo", settings=settings_pb2.Settings(steps=5, samples=2048))
+    with running_server(demo_package, tmp_path, *flags) as running, grpc.insecure_channel(running.address) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            attribution_pb2_grpc.AttributionServiceStub(channel).Explain(slow, timeout=SECONDS)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert running.process.wait(timeout=SECONDS) == 1
+        assert [line["reason"] for line in running.events("engine given up")] == ["engine stuck"]
+        assert [line["reason"] for line in running.events("stopped")] == ["engine given up"]

@@ -132,3 +132,17 @@ def test_a_server_that_loads_its_models_already_says_so(models, tmp_path):
         process.send_signal(signal.SIGTERM)
         process.stderr.read()
         assert process.wait(timeout=SECONDS) == 0
+
+
+def test_a_server_that_is_told_to_stop_while_it_loads_stops(models, tmp_path):
+    command = [sys.executable, "-m", "m2ib_server", "serve", "--models", str(models), "--listen", "127.0.0.1:0"]
+    ready = tmp_path / "ready"
+    with subprocess.Popen([*command, "--ready-file", str(ready)], stderr=subprocess.PIPE, text=True) as process:
+        said = (json.loads(line) for line in process.stderr)
+        assert next(line for line in said if line["event"] == "listening")
+        process.send_signal(signal.SIGTERM)
+        told = {line["event"]: line for line in said}
+        assert process.wait(timeout=SECONDS) == 0
+    assert told["stopped"]["reason"] == "SIGTERM"
+    assert "ready" not in told
+    assert not ready.exists()

@@ -271,3 +271,23 @@ def test_an_alias_outlives_the_server(tiny_package, tmp_path):
                 alias = repository_pb.SetAliasRequest(name="tiny", alias="champion", version="1")
                 operator.repository.SetAlias(alias, timeout=SECONDS)
             assert operator.version_of() == "1"
+
+
+def test_a_load_that_outlasts_the_grace_is_told_that_the_server_drains(tiny_package, tmp_path):
+    """The warm-up of a load stands behind interactive requests, and here it gets no turn beside them."""
+    models = tmp_path / "models"
+    copy_package(tiny_package, models / "tiny" / "1")
+    flags = ("--bulk-patience-ms", "600000", "--grace-seconds", "1")
+    with running_server(models, tmp_path, *flags) as running, grpc.insecure_channel(running.address) as channel:
+        operator = Operator(running, channel, models)
+        settings = settings_pb2.Settings(steps=1000, samples=256)
+        request = pb.ExplainStreamRequest(request=explain_request(settings=settings))
+        events = operator.attribution.ExplainStream(request)
+        next(events)
+        copy_package(tiny_package, models / "tiny" / "2", version="2")
+        load = repository_pb.LoadModelRequest(name="tiny", version="2")
+        loading = operator.repository.LoadModel.future(load, timeout=SECONDS)
+        operator.until(lambda: operator.states() == {"1": "READY", "2": "LOADING"})
+        assert running.stop() == 0
+        assert refused(loading.result) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+        assert refused(lambda: list(events)) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")

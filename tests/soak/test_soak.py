@@ -14,8 +14,8 @@ import pytest
 
 from fakes.dicom_files import CANARY
 from m2ib.v1 import attribution_pb2_grpc
-from m2ib_server.wire import EXPLAINING
 from m2ib_server.probe import is_serving
+from m2ib_server.wire import EXPLAINING
 from serving import running_server
 from soak.caller import Ledger, soak
 from soak.errand import Errands, Fate, Outcome
