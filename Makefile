@@ -30,6 +30,7 @@ lint: install  ## Check format, style, types, layers, spelling, and that generat
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file bench/mypy.ini
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 	$(BIN)/buf lint

@@ -50,7 +50,8 @@ def draw(entries: list[dict[str, Any]], path: Path) -> None:
 
 def _point(axes: Axes, entry: dict[str, Any], measure: str) -> None:
     colour, factor = STYLES[entry["shape"], entry["beta"]]
-    cost, style = entry["row_steps"] * factor, {"color": colour, "marker": _marker(entry["setting"]), "linestyle": ""}
+    cost = entry["row_steps"] * factor
+    style: dict[str, Any] = {"color": colour, "marker": _marker(entry["setting"]), "linestyle": ""}
     if measure == "seeds":
         mean = entry["seeds"]["value"]
         axes.plot(cost, mean, **style)

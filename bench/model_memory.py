@@ -52,7 +52,7 @@ def _growth(first: Path, folder: Path) -> str:
     engine = build_engine(device, ServerSettings(models=folder, listen="", device="cpu", threads=2))
     fleet = Fleet([engine])
     loader = Loader(fleet, DeviceKind.CPU)
-    fleet.start(on_death=lambda: None)
+    fleet.start()
     loader.load(first)
     before = vitals_of(os.getpid()).resident_bytes
     model = loader.load(folder)
