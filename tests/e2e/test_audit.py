@@ -14,15 +14,18 @@ import pytest
 from auditing import audited_server
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import attribution_pb2_grpc, settings_pb2
+from scrape import METRICS, scrape
 from wire import explain_request
 
 SECONDS = 60
+LOG_ROOM_BYTES = 8192  # of the server's own log while files must not grow
+REFUSED = ("UNAVAILABLE", "AUDIT_UNAVAILABLE")
 QUICK = settings_pb2.Settings(steps=2, samples=2, seed=7)
 
 
 @pytest.fixture(scope="module")
 def audited(tiny_package, tmp_path_factory):
-    with audited_server(tiny_package, tmp_path_factory.mktemp("audited")) as audited:
+    with audited_server(tiny_package, tmp_path_factory.mktemp("audited"), *METRICS) as audited:
         yield audited
 
 
@@ -125,17 +128,23 @@ def test_a_caller_that_leaves_is_in_the_log(audited, calls):
 
 def test_while_the_log_cannot_grow_calls_are_refused_and_the_server_lives(audited, calls):
     """The kernel refuses to let the server's files grow, as a full disk does; afterwards it lets them again."""
+    while audited.log.stat().st_size < audited.running.log_path.stat().st_size + LOG_ROOM_BYTES:
+        describe(calls)  # the server's own log must not be the file that is too large
     process, before = audited.running.process.pid, len(audited.records())
     unlimited = resource.prlimit(process, resource.RLIMIT_FSIZE)
     resource.prlimit(process, resource.RLIMIT_FSIZE, (audited.log.stat().st_size + 100, unlimited[1]))
-    reasons = []
+    reasons, ids = [], []
     for ask in (lambda: calls.Explain(request(), timeout=SECONDS), lambda: stream_of(calls), lambda: describe(calls)):
         with pytest.raises(grpc.RpcError) as caught:
             ask()
         reasons.append((caught.value.code(), "AUDIT_UNAVAILABLE" in str(caught.value.trailing_metadata())))
+        ids.append(id_of(caught.value))
     assert reasons == [(grpc.StatusCode.UNAVAILABLE, True)] * 3
     assert audited.running.process.poll() is None
-    assert len(audited.running.events("audit log unavailable")) <= 1  # the log's own file may be the larger one
+    assert len(audited.running.events("audit log unavailable")) == 1
+    ends = {line["request_id"]: (line["code"], line.get("reason")) for line in audited.running.events("call ended")}
+    assert [ends[each] for each in ids] == [REFUSED] * len(ids)
+    assert scrape(audited.running).value("m2ib_calls_ended_total", code=REFUSED[0], reason=REFUSED[1]) == len(ids)
     resource.prlimit(process, resource.RLIMIT_FSIZE, unlimited)
     deadline = time.monotonic() + SECONDS
     while not audited.records("resumed"):

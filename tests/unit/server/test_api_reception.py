@@ -1,4 +1,5 @@
 import asyncio
+import logging
 
 import grpc
 import pytest
@@ -6,7 +7,9 @@ from grpc_status import rpc_status
 
 from m2ib_server.api.call import Call, CallEnd
 from m2ib_server.api.reception import Last, OpenGate, Reception, answered, streamed
-from m2ib_server.errors import Draining, QueueFull
+from m2ib_server.errors import AuditUnavailable, Draining, QueueFull
+
+REFUSED = "UNAVAILABLE AUDIT_UNAVAILABLE"
 
 
 class Aborted(Exception):
@@ -36,6 +39,8 @@ class Context:
 
 
 class Watcher:
+    """An observer that may fail."""
+
     def __init__(self, *, at_begin=None, at_end=None):
         self.seen = []
         self._at_begin, self._at_end = at_begin, at_end
@@ -51,19 +56,34 @@ class Watcher:
             raise self._at_end
 
 
-class Notary(Watcher):
-    """Notes an end in its own time."""
+class Notary:
+    """A recorder, which may refuse a call; it notes an end at once, or in its own time, or fails to."""
 
-    def __init__(self, **faults):
-        super().__init__(**faults)
-        self.gate = asyncio.Event()
+    def __init__(self, *, at_begin=None, at_once=None, later=None, is_slow=False):
+        self.seen = []
+        self.notes = []
+        self._at_begin, self._at_once, self._later = at_begin, at_once, later
+        self._is_slow = is_slow
 
-    def ended(self, call: Call, end: CallEnd):
-        return asyncio.ensure_future(self._note(call, end))
+    def begun(self, call: Call) -> None:
+        self.seen.append("begun")
+        if self._at_begin is not None:
+            raise self._at_begin
 
-    async def _note(self, call, end):
-        await self.gate.wait()
-        super().ended(call, end)
+    def ended(self, call: Call, end: CallEnd) -> asyncio.Future[None]:
+        self.seen.append(f"{end.code} {end.reason}".strip())
+        if self._at_once is not None:
+            raise self._at_once
+        self.notes.append(asyncio.get_running_loop().create_future())
+        if not self._is_slow:
+            self.note()
+        return self.notes[-1]
+
+    def note(self) -> None:
+        if self._later is None:
+            self.notes[-1].set_result(None)
+        else:
+            self.notes[-1].set_exception(self._later)
 
 
 class Servicer:
@@ -130,55 +150,97 @@ async def test_a_reader_that_drops_a_stream_ends_its_call():
     assert watcher.seen == ["begun", "CANCELLED"]
 
 
-async def test_an_observer_may_refuse_a_call_and_those_before_it_see_the_end():
-    first, refusing, last = Watcher(), Watcher(at_begin=Draining()), Watcher()
-    context = Context()
+async def test_the_recorder_may_refuse_a_call_and_every_observer_hears_of_both():
+    watchers, refusing, context = [Watcher(), Watcher()], Notary(at_begin=AuditUnavailable()), Context()
     with pytest.raises(Aborted):
-        await Servicer(Reception(OpenGate(), [first, refusing, last])).Answer(None, context)
+        await Servicer(Reception(OpenGate(), watchers, recorder=refusing)).Answer(None, context)
     assert context.code is grpc.StatusCode.UNAVAILABLE
-    assert first.seen == refusing.seen == ["begun", "UNAVAILABLE DRAINING"]
+    assert [each.seen for each in (*watchers, refusing)] == [["begun", REFUSED]] * 3
+
+
+async def test_a_call_whose_begin_an_observer_fails_on_ends_for_those_that_saw_it_begin_and_is_recorded():
+    first, failing, last = Watcher(), Watcher(at_begin=ValueError("Zebrafinch")), Watcher()
+    notary, context = Notary(), Context()
+    with pytest.raises(Aborted):
+        await Servicer(Reception(OpenGate(), [first, failing, last], recorder=notary)).Answer(None, context)
+    assert context.code is grpc.StatusCode.INTERNAL
+    assert first.seen == failing.seen == ["begun", "INTERNAL"]
     assert last.seen == []
+    assert notary.seen == ["INTERNAL"]
 
 
-async def test_an_end_that_cannot_be_noted_takes_the_answer_s_place_and_the_others_still_hear_of_the_call():
-    failing, last, context = Watcher(at_end=Draining()), Watcher(), Context()
+async def test_an_observer_that_fails_at_the_end_changes_no_end_and_the_log_tells(caplog):
+    failing, last = Watcher(at_end=ValueError("Zebrafinch")), Watcher()
+    with caplog.at_level(logging.ERROR):
+        call = await Servicer(Reception(OpenGate(), [failing, last])).Answer(None, Context())
+    assert failing.seen == last.seen == ["begun", "OK"]
+    (told,) = caplog.records
+    assert told.m2ib_event == "observer failed"
+    assert told.m2ib_fields.items() >= {"request_id": call.request_id, "error_type": "ValueError"}.items()
+    assert "Zebrafinch" not in str(told.m2ib_fields)
+
+
+@pytest.mark.parametrize("when", ["at_once", "later"])
+@pytest.mark.parametrize("fault", [None, QueueFull(depth=1, limit=1)], ids=["answer", "fault"])
+async def test_an_end_that_cannot_be_recorded_takes_the_answer_s_place_and_is_the_end_that_observers_hear(when, fault):
+    watchers, notary, context = [Watcher(), Watcher()], Notary(**{when: AuditUnavailable()}), Context()
     with pytest.raises(Aborted):
-        await Servicer(Reception(OpenGate(), [failing, last])).Answer(None, context)
+        await Servicer(Reception(OpenGate(), watchers, recorder=notary), fault).Answer(None, context)
     assert context.code is grpc.StatusCode.UNAVAILABLE
-    assert last.seen == ["begun", "OK"]
+    assert notary.seen == ["begun", "RESOURCE_EXHAUSTED QUEUE_FULL" if fault else "OK"]
+    assert [watcher.seen for watcher in watchers] == [["begun", REFUSED]] * 2
 
 
-async def test_an_answer_waits_until_its_end_is_noted():
-    notary = Notary()
-    answering = asyncio.create_task(Servicer(Reception(OpenGate(), [notary])).Answer(None, Context()))
+async def settled() -> None:
+    """Let everything that is under way go as far as it gets."""
     for _ in range(10):
         await asyncio.sleep(0)
-    assert not answering.done()
-    notary.gate.set()
-    await answering
+
+
+async def test_an_answer_and_the_observers_wait_until_its_end_is_recorded():
+    watcher, notary = Watcher(), Notary(is_slow=True)
+    reception = Reception(OpenGate(), [watcher], recorder=notary)
+    answering = asyncio.create_task(Servicer(reception).Answer(None, Context()))
+    await settled()
     assert notary.seen == ["begun", "OK"]
+    assert watcher.seen == ["begun"]
+    assert not answering.done()
+    notary.note()
+    await answering
+    assert watcher.seen == ["begun", "OK"]
 
 
-async def test_an_end_that_cannot_be_noted_later_takes_the_answer_s_place_too():
-    notary, context = Notary(at_end=Draining()), Context()
-    notary.gate.set()
-    with pytest.raises(Aborted):
-        await Servicer(Reception(OpenGate(), [notary])).Answer(None, context)
-    assert context.code is grpc.StatusCode.UNAVAILABLE
-
-
-async def test_the_message_that_a_stream_is_for_waits_until_its_end_is_noted():
-    notary = Notary()
-    stream = Servicer(Reception(OpenGate(), [notary])).StreamToTheLast(None, Context())
+async def test_the_message_that_a_stream_is_for_waits_until_its_end_is_recorded():
+    notary = Notary(is_slow=True)
+    stream = Servicer(Reception(OpenGate(), [], recorder=notary)).StreamToTheLast(None, Context())
     assert await anext(stream) == "progress"
     last = asyncio.create_task(anext(stream))
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert not last.done()
-    notary.gate.set()
-    assert await last == "answer"
+    await settled()
     assert notary.seen == ["begun", "OK"]
+    assert not last.done()
+    notary.note()
+    assert await last == "answer"
     assert [each async for each in stream] == []
+
+
+async def test_a_caller_that_leaves_while_its_end_is_being_recorded_is_one_that_left_to_every_observer():
+    watchers, notary = [Watcher(), Watcher()], Notary(is_slow=True)
+    reception = Reception(OpenGate(), watchers, recorder=notary)
+    answering = asyncio.create_task(Servicer(reception).Answer(None, Context()))
+    await settled()
+    answering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await answering
+    assert notary.seen == ["begun", "OK"]
+    assert [watcher.seen for watcher in watchers] == [["begun", "CANCELLED"]] * 2
+
+
+async def test_for_a_caller_that_has_left_nothing_is_waited_for():
+    watcher, notary = Watcher(), Notary(is_slow=True)
+    servicer = Servicer(Reception(OpenGate(), [watcher], recorder=notary), asyncio.CancelledError())
+    with pytest.raises(asyncio.CancelledError):
+        await servicer.Answer(None, Context())
+    assert notary.seen == watcher.seen == ["begun", "CANCELLED"]
 
 
 async def test_the_request_id_goes_back_with_an_answer_and_with_a_refusal():
