@@ -125,11 +125,10 @@ async def serve(
         *([tracing] if tracing else []),
         *([metrics.calls] if metrics else []),
         CallLog(),
-        *([audit_log] if audit_log else []),
         statistics,
     ]
     lifecycle = Lifecycle()
-    reception = Reception(access.gate, observers, lifecycle)
+    reception = Reception(access.gate, observers, lifecycle, recorder=audit_log)
     desk = Desk(rooms.catalogue, rooms.fleet, settings)
     services = Services(desk=desk, repository=rooms.repository, reception=reception, statistics=statistics)
     wire = build_wire(services, settings, [metrics.rpcs] if metrics else [])

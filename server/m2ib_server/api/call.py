@@ -121,21 +121,33 @@ class CallObserver(Protocol):
     """Watches calls begin and end. Each call that begins ends exactly once."""
 
     def begun(self, call: Call) -> None:
-        """Note that a call begins, before anything is read of it.
+        """Note that a call begins, before anything is read of it."""
+        ...
+
+    def ended(self, call: Call, end: CallEnd) -> None:
+        """Note that a call has ended, before its caller is told of it; the end is the caller's, nothing changes it."""
+        ...
+
+
+class CallRecorder(Protocol):
+    """Keeps the record without which no call is answered. It hears of each call's end once, before the observers."""
+
+    def begun(self, call: Call) -> None:
+        """Note that a call begins, after the observers and before anything is read of it.
 
         Raises:
-            ServiceError: the call must not go on; then it ends with that, for every observer that saw it begin.
+            ServiceError: the call must not go on; then it ends with that.
         """
         ...
 
     def ended(self, call: Call, end: CallEnd) -> asyncio.Future[None] | None:
-        """Note that a call has ended, before its caller is told of it.
+        """Record that a call has ended.
 
         Returns:
-            What the caller has to wait for; None for nothing. Who has left does not wait, and the end is noted all the
-            same. It raises what this method raises.
+            What its caller has to wait for; None for nothing. Who has left does not wait, and the end is recorded all
+            the same. It raises what this method raises.
 
         Raises:
-            ServiceError: the end cannot be noted; the caller is then told of that in place of an answer.
+            ServiceError: the end cannot be recorded; the call then ends with that instead.
         """
         ...

@@ -1,9 +1,10 @@
 """Receives every call: finds out who calls, gives it an id, tells the observers, turns faults into statuses."""
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Generic, Protocol, TypeVar
@@ -12,11 +13,12 @@ import grpc
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
-from m2ib_server.api.call import OK, Call, CallEnd, CallObserver, trace_context_of
+from m2ib_server.api.call import OK, Call, CallEnd, CallObserver, CallRecorder, trace_context_of
 from m2ib_server.api.lifecycle import Lifecycle, Phase
 from m2ib_server.api.parsing import UNPARSABLE, malformed
 from m2ib_server.api.status import PUSHBACK_KEY, answer_to, pushback, rich_status, unknown_status
 from m2ib_server.errors import ServiceError
+from m2ib_server.telemetry import log_event, origin_of
 
 REQUEST_ID_KEY = "m2ib-request-id"
 FLAG_KEYS = ("triton_grpc_error",)  # headers by which protocols switch something on
@@ -47,11 +49,19 @@ class OpenGate:
 class Reception:
     """What surrounds every call of every service."""
 
-    def __init__(self, gate: Gate, observers: Sequence[CallObserver], lifecycle: Lifecycle | None = None) -> None:
-        """Receive who passes the gate while the server takes calls, always if not said, and tell the observers."""
+    def __init__(
+        self,
+        gate: Gate,
+        observers: Sequence[CallObserver],
+        lifecycle: Lifecycle | None = None,
+        *,
+        recorder: CallRecorder | None = None,
+    ) -> None:
+        """Receive who passes the gate while the server takes calls, always if not said; tell recorder and observers."""
         self.lifecycle = lifecycle or Lifecycle(Phase.OPEN)
         self._gate = gate
         self._observers = tuple(observers)
+        self._recorder = recorder
 
     @asynccontextmanager
     async def receive(
@@ -79,18 +89,19 @@ class Reception:
 
     @asynccontextmanager
     async def observed(self, call: Call) -> AsyncIterator[None]:
-        """Tell the observers of a call's begin and end, whatever comes of the body."""
+        """Tell of a call's begin and end, whatever comes of the body: of the end the recorder first.
+
+        The observers then hear how the call ends for its caller, with the recorder's refusal if there was one.
+        """
         begun: list[CallObserver] = []
-        try:
-            for observer in self._observers:
-                begun.append(observer)
-                observer.begun(call)
-            yield
-        except BaseException as error:
-            await _tell_end(begun, call, end_of(error))
-            raise
-        else:
-            await _tell_end(begun, call, CallEnd(code=OK))
+        with _told_of_the_end(begun, call):
+            async with nullcontext() if self._recorder is None else _recorded(self._recorder, call):
+                for observer in self._observers:
+                    begun.append(observer)
+                    observer.begun(call)
+                if self._recorder is not None:
+                    self._recorder.begun(call)
+                yield
 
 
 class Service(Protocol):
@@ -188,24 +199,42 @@ def _parsed(wire: Any) -> Any:
     return wire
 
 
-async def _tell_end(observers: Sequence[CallObserver], call: Call, end: CallEnd) -> None:
-    """Tell every observer, also when one of them raises, and wait for them unless the caller has left.
+@asynccontextmanager
+async def _recorded(recorder: CallRecorder, call: Call) -> AsyncIterator[None]:
+    """Have the body's end recorded, and wait for that unless the caller has left; what cannot be recorded raises."""
+    end = CallEnd(code=OK)
+    try:
+        yield
+    except BaseException as error:
+        end = end_of(error)
+        raise
+    finally:
+        noted = recorder.ended(call, end)
+        if noted is not None and end.code != grpc.StatusCode.CANCELLED.name:
+            await noted
 
-    The first fault is raised in the end.
-    """
-    fault: Exception | None = None
-    noted: list[asyncio.Future[None]] = []
-    for observer in observers:
-        try:
-            if (noting := observer.ended(call, end)) is not None:
-                noted.append(noting)
-        except Exception as error:  # one that fails must not keep the end from the others
-            fault = fault or error
-    if end.code != grpc.StatusCode.CANCELLED.name:
-        for outcome in await asyncio.gather(*noted, return_exceptions=True):
-            fault = fault or (outcome if isinstance(outcome, Exception) else None)
-    if fault is not None:
-        raise fault
+
+@contextmanager
+def _told_of_the_end(observers: Sequence[CallObserver], call: Call) -> Iterator[None]:
+    """Tell the observers how the body ended."""
+    end = CallEnd(code=OK)
+    try:
+        yield
+    except BaseException as error:
+        end = end_of(error)
+        raise
+    finally:
+        for observer in observers:
+            _tell(observer, call, end)
+
+
+def _tell(observer: CallObserver, call: Call, end: CallEnd) -> None:
+    """Tell one observer. Should it fail, the log says so; the call's end stays, and the others hear of it."""
+    try:
+        observer.ended(call, end)
+    except Exception as error:
+        fields = {"error_type": type(error).__name__, "origin": origin_of(error)}
+        log_event("observer failed", level=logging.ERROR, request_id=call.request_id, **fields)
 
 
 def _text_metadata(context: Any) -> Mapping[str, str]:

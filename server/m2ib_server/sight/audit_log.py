@@ -1,4 +1,4 @@
-"""Records every call in the audit log, as an observer of calls."""
+"""Records every call in the audit log."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ LEAST_KEY_BYTES = 32
 
 
 class AuditLog:
-    """The observer that records."""
+    """The recorder of calls."""
 
     def __init__(self, writer: AuditWriter, key: bytes, *, refuses: bool, clock: Callable[[], int]) -> None:
         """Record through a writer that was started; with `refuses` no call begins while it cannot write."""
