@@ -14,10 +14,13 @@ import pytest
 from auditing import audited_server
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import attribution_pb2_grpc, settings_pb2
+from m2ib_server.access import tokens
+from m2ib_server.sight.audit_refusals import BURST, PER_SECOND
 from scrape import METRICS, scrape
 from wire import explain_request
 
 SECONDS = 60
+KNOCKS = 1000
 LOG_ROOM_BYTES = 8192  # of the server's own log while files must not grow
 REFUSED = ("UNAVAILABLE", "AUDIT_UNAVAILABLE")
 QUICK = settings_pb2.Settings(steps=2, samples=2, seed=7)
@@ -156,6 +159,28 @@ def test_while_the_log_cannot_grow_calls_are_refused_and_the_server_lives(audite
     assert len(audited.records()) == before + 1
     assert audited.records("resumed")[0]["unrecorded"] == 3
     assert "could not be recorded, as the log itself says: 3" in checked.stdout
+
+
+def test_who_knocks_without_credentials_a_thousand_times_leaves_a_hundred_records_and_the_count(tiny_package, tmp_path):
+    _, line = tokens.new_token("ward", ["explain"])
+    tokens.write_tokens(tmp_path / "tokens", {"ward": line})
+    with audited_server(tiny_package, tmp_path, "--tokens", str(tmp_path / "tokens")) as audited:
+        began = time.monotonic()
+        with grpc.insecure_channel(audited.running.address) as channel:
+            stub = attribution_pb2_grpc.AttributionServiceStub(channel)
+            for _ in range(KNOCKS):
+                with pytest.raises(grpc.RpcError) as caught:
+                    describe(stub)
+                assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        seconds = time.monotonic() - began
+        assert audited.running.stop() == 0
+        refused = [each["reason"] for each in audited.records()]
+        assert set(refused) == {"CREDENTIALS_MISSING"}
+        assert len(refused) <= BURST + PER_SECOND * seconds + 1
+        assert len(refused) + sum(each["calls"] for each in audited.records("suppressed")) == KNOCKS
+        checked = audited.verify()
+        assert checked.returncode == 0, checked.stderr
+        assert f"without a record of their own, as the log itself says: {KNOCKS - len(refused)}" in checked.stdout
 
 
 def serve(tiny_package, *flags: str) -> subprocess.CompletedProcess:

@@ -136,6 +136,20 @@ def test_a_line_that_a_crash_cut_short_is_believed_only_where_a_record_accounts_
     assert "missing" in str(broken(log, b"".join([*lines, recovery])))
 
 
+def test_calls_that_have_no_record_of_their_own_are_added_up_as_the_log_tells_of_them(log):
+    counted = [
+        {"kind": "suppressed", "calls": 40},
+        {"kind": "resumed", "unrecorded": 2},
+        {"kind": "suppressed", "calls": 2},
+    ]
+    lines, _ = chain([*BODIES, *counted])
+    log.write_bytes(b"".join(lines))
+    found = verify([log])
+    assert (found.records, found.calls, found.suppressed, found.unrecorded) == (9, 6, 42, 2)
+    told = CliRunner().invoke(audit, ["verify", str(log)])
+    assert "without a record of their own, as the log itself says: 42" in told.output
+
+
 @pytest.mark.parametrize(
     "line",
     [

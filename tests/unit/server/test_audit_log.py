@@ -2,6 +2,7 @@ import asyncio
 import json
 import os
 import subprocess
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -13,6 +14,7 @@ from m2ib_server.errors import AuditUnavailable, AuditUnusable
 from m2ib_server.settings import AuditSettings
 from m2ib_server.sight import audit_writer
 from m2ib_server.sight.audit_log import open_audit_log
+from m2ib_server.sight.audit_refusals import BURST, PER_SECOND
 from m2ib_server.sight.audit_verify import verify
 
 SHA256 = "5f" * 32
@@ -100,6 +102,57 @@ async def test_a_call_whose_caller_has_left_is_recorded_and_nobody_waits(setting
     with opened(settings) as log:
         assert log.ended(call(), CallEnd(code="CANCELLED")) is None
     assert [each["code"] for each in records(settings) if each["kind"] == "call"] == ["CANCELLED"]
+
+
+UNKNOWN = CallEnd(code="UNAUTHENTICATED", reason="CREDENTIALS_INVALID")
+
+
+async def refuse(log, times: int) -> None:
+    """End calls of nobody who is known."""
+    for _ in range(times):
+        made = call()
+        log.begun(made)
+        if (written := log.ended(made, UNKNOWN)) is not None:
+            await written
+
+
+async def test_who_is_not_known_cannot_fill_the_disk_and_every_refusal_is_recorded_or_counted(settings):
+    began = time.monotonic()
+    with opened(settings) as log:
+        await refuse(log, 20 * BURST)
+        await record(log)
+        recorded_for = time.monotonic() - began
+    found, written = verify([settings.file]), records(settings)
+    refused = [each for each in written if each.get("code") == "UNAUTHENTICATED"]
+    assert BURST <= len(refused) <= BURST + PER_SECOND * recorded_for + 1
+    assert found.suppressed + len(refused) == 20 * BURST
+    assert found.calls == len(refused) + 1, "a call that is let in has its record, whatever knocks"
+    for told in (each for each in written if each["kind"] == "suppressed"):
+        assert told["reasons"] == {"CREDENTIALS_INVALID": told["calls"]}
+        assert told["began"] <= told["time"]
+
+
+async def test_refusals_without_a_record_are_counted_in_the_log_within_seconds_though_nothing_else_happens(settings):
+    with opened(settings) as log:
+        await refuse(log, 2 * BURST)
+        async with asyncio.timeout(60):
+            while not any(each["kind"] == "suppressed" for each in records(settings)):
+                await asyncio.sleep(0.05)
+
+
+async def test_refusals_that_were_counted_and_cannot_be_recorded_are_missing_one_by_one(settings, full_disk):
+    with opened(settings, file=full_disk / "audit.jsonl", refuses=False) as log:
+        await refuse(log, BURST)
+        fill(full_disk)
+        await refuse(log, 5 * BURST)
+        async with asyncio.timeout(60):
+            while not log._writer.is_failing:
+                await asyncio.sleep(0.05)
+        (full_disk / "ballast").unlink()
+        await _until_it_writes(log)
+    found = verify([full_disk / "audit.jsonl"])
+    assert found.unrecorded > BURST
+    assert found.calls + found.suppressed + found.unrecorded == 6 * BURST
 
 
 @pytest.fixture
