@@ -80,6 +80,9 @@ def _lines(finding: Finding, files: int) -> list[str]:
         f"from {finding.first_time} to {finding.last_time}" if finding.records else "no record yet",
         f"head {finding.head.hash}",
     ]
+    if finding.suppressed:
+        without = "calls refused for want of credentials without a record of their own"
+        told.append(f"{without}, as the log itself says: {finding.suppressed}")
     if finding.unrecorded:
         told.append(f"calls that could not be recorded, as the log itself says: {finding.unrecorded}")
     if finding.torn:

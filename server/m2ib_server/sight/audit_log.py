@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from m2ib_server.errors import AuditUnavailable, AuditUnusable
 from m2ib_server.settings import AuditSettings
 from m2ib_server.sight.audit_file import AuditFile
 from m2ib_server.sight.audit_key import key_name
-from m2ib_server.sight.audit_record import call_record
+from m2ib_server.sight.audit_record import call_record, suppressed_record
+from m2ib_server.sight.audit_refusals import FULL, take
 from m2ib_server.sight.audit_writer import AuditWriter
 
 LEAST_KEY_BYTES = 32
+SUPPRESSED_SECONDS = 1.0  # how long refusals are counted until a record tells of them
 
 
 class AuditLog:
@@ -28,6 +31,9 @@ class AuditLog:
         self._key = key
         self._refuses = refuses
         self._clock = clock
+        self._bucket = FULL
+        self._suppressed: Counter[str] = Counter()  # by reason, since the last record of them
+        self._suppressed_since_ns = 0
 
     def begun(self, call: Call) -> None:
         """Refuse a call that could not be recorded."""
@@ -35,7 +41,13 @@ class AuditLog:
             raise AuditUnavailable
 
     def ended(self, call: Call, end: CallEnd) -> asyncio.Future[None] | None:
-        """Record how a call ended; its caller waits for that, unless it has left."""
+        """Record how a call ended; its caller waits for that, unless it has left.
+
+        Refusals of callers who are not known have records up to a rate; beyond it they are counted.
+        """
+        if end.code == grpc.StatusCode.UNAUTHENTICATED.name and not self._may_record_refusal():
+            self._suppress(end.reason)
+            return None
         body = call_record(call, end, self._key, now_ns=self._clock())
         if end.code == grpc.StatusCode.CANCELLED.name:
             self._writer.put(body)
@@ -46,7 +58,28 @@ class AuditLog:
 
     def close(self) -> None:
         """Write what waits and close the log."""
+        self._record_suppressed()
         self._writer.close()
+
+    def _may_record_refusal(self) -> bool:
+        left = take(self._bucket, time.monotonic())
+        self._bucket = left or self._bucket
+        return left is not None
+
+    def _suppress(self, reason: str) -> None:
+        """Count a refusal, which a record will tell of soon, whether or not another call comes."""
+        if not self._suppressed:
+            self._suppressed_since_ns = self._clock()
+            asyncio.get_running_loop().call_later(SUPPRESSED_SECONDS, self._record_suppressed)
+        self._suppressed[reason] += 1
+
+    def _record_suppressed(self) -> None:
+        """Record how many refusals were counted, if there are any that no record tells of."""
+        if not self._suppressed:
+            return
+        body = suppressed_record(self._suppressed, began_ns=self._suppressed_since_ns, now_ns=self._clock())
+        self._writer.put(body, calls=self._suppressed.total())
+        self._suppressed = Counter()
 
 
 def open_audit_log(settings: AuditSettings) -> AuditLog | None:

@@ -41,6 +41,23 @@ def call_record(call: Call, end: CallEnd, key: bytes, *, now_ns: int) -> Body:
     }
 
 
+def suppressed_record(reasons: Mapping[str, int], *, began_ns: int, now_ns: int) -> Body:
+    """Return the record of refused calls that have none of their own.
+
+    Args:
+        reasons: how many there are of each reason.
+        began_ns: when the first of them was refused, on the wall clock, in nanoseconds.
+        now_ns: the wall clock, in nanoseconds.
+    """
+    return {
+        "kind": "suppressed",
+        "time": timestamp(now_ns),
+        "began": timestamp(began_ns),
+        "calls": sum(reasons.values()),
+        "reasons": dict(reasons),
+    }
+
+
 def timestamp(now_ns: int) -> str:
     """Return a time in UTC as RFC 3339 has it, to the millisecond."""
     when = datetime.fromtimestamp(now_ns // 1_000_000_000, UTC).replace(microsecond=now_ns // 1000 % 1_000_000)

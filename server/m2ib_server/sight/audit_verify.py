@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from m2ib_server.sight.audit_chain import START, LineBroken, Link, Record, read_line, torn_entry
+from m2ib_server.sight.audit_chain import START, Body, LineBroken, Link, Record, read_line, torn_entry
 
 MAX_LINE_BYTES = 16 << 20  # no record is a thousandth of it
 
@@ -33,6 +33,7 @@ class Finding:
         head: the place of its last record.
         records: how many there are, of all kinds.
         calls: how many of them are calls.
+        suppressed: how many calls, refused for want of credentials, the log itself says have no record of their own.
         unrecorded: how many calls the log itself says it could not record.
         torn: how many lines a crash cut short, each accounted for by a recovery record.
         first_time: of the first record, RFC 3339.
@@ -43,6 +44,7 @@ class Finding:
     head: Link
     records: int = 0
     calls: int = 0
+    suppressed: int = 0
     unrecorded: int = 0
     torn: int = 0
     first_time: str = ""
@@ -128,12 +130,17 @@ def _count(record: Record, finding: Finding, torn: int, expect_head: str | None)
     finding.head = record.link
     finding.records += 1
     finding.calls += body.get("kind") == "call"
-    unrecorded = body.get("unrecorded", 0)
-    finding.unrecorded += unrecorded if isinstance(unrecorded, int) else 0
+    finding.suppressed += _number(body, "calls") if body.get("kind") == "suppressed" else 0
+    finding.unrecorded += _number(body, "unrecorded")
     finding.torn += torn
     finding.first_time = finding.first_time or time
     finding.last_time = time
     finding.has_expected |= record.link.hash == expect_head
+
+
+def _number(body: Body, name: str) -> int:
+    number = body.get(name, 0)
+    return number if isinstance(number, int) else 0
 
 
 def _lines(stream: Any) -> Iterator[bytes]:

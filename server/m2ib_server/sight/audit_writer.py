@@ -26,10 +26,12 @@ class Entry:
     Attributes:
         body: what it says.
         written: told once it is written; None where nobody waits.
+        calls: how many calls it speaks of.
     """
 
     body: Body
     written: asyncio.Future[None] | None
+    calls: int
 
 
 class AuditWriter:
@@ -69,9 +71,9 @@ class AuditWriter:
         self._file.sync()
         self._thread.start()
 
-    def put(self, body: Body, written: asyncio.Future[None] | None = None) -> None:
-        """Write a record soon."""
-        self._entries.put(Entry(body=body, written=written))
+    def put(self, body: Body, written: asyncio.Future[None] | None = None, *, calls: int = 1) -> None:
+        """Write a record of so many calls soon."""
+        self._entries.put(Entry(body=body, written=written, calls=calls))
 
     def close(self) -> None:
         """Write what waits and that the server stops, then close the log."""
@@ -128,9 +130,10 @@ class AuditWriter:
 
     def _lose(self, entries: Sequence[Entry]) -> None:
         """Count what could not be recorded, and tell whoever waits for it."""
-        self._unrecorded += len(entries)
         for entry in entries:
-            log_event("audit record lost", level=logging.ERROR, request_id=str(entry.body["request_id"]))
+            self._unrecorded += entry.calls
+            request_id = str(entry.body.get("request_id", ""))  # calls that were counted together have none
+            log_event("audit record lost", level=logging.ERROR, request_id=request_id, calls=entry.calls)
         _tell(entries, AuditUnavailable() if self._refuses else None)
 
     def _attempt(self, work: Callable[[], None]) -> bool:
