@@ -57,6 +57,39 @@ class Rooms:
     metrics: Metrics | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """What is kept of calls.
+
+    Attributes:
+        audit_log: without whose record no call is answered; None where nobody asked for it.
+        tracing: their spans; None where nobody asked for it.
+        metrics: their counts; None where nobody asked for it.
+        statistics: their counts, for the Open Inference Protocol.
+    """
+
+    audit_log: AuditLog | None
+    tracing: "Tracing | None"
+    metrics: Metrics | None
+    statistics: InferenceStatistics
+
+    @property
+    def observers(self) -> list[CallObserver]:
+        """What hears of every call. Tracing comes first: it gives the call the trace that the others name."""
+        tracing: list[CallObserver] = [self.tracing] if self.tracing else []
+        metrics: list[CallObserver] = [self.metrics.calls] if self.metrics else []
+        return [*tracing, *metrics, CallLog(), self.statistics]
+
+    async def close(self) -> None:
+        """Write what waits and let go, last of all."""
+        if self.audit_log is not None:
+            self.audit_log.close()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
+        if self.metrics is not None:
+            self.metrics.close()
+
+
 def build(settings: ServerSettings) -> Rooms:
     """Start an engine for each device; the repository has still to load the models.
 
@@ -117,28 +150,18 @@ async def serve(
         OSError: the address cannot be listened on.
         ServiceError: a model is not usable, or the audit log cannot be written.
     """
-    metrics = rooms.metrics
-    audit_log = open_audit_log(settings.audit)
-    statistics = InferenceStatistics()
-    tracing = _open_tracing(settings)
-    observers: list[CallObserver] = [
-        *([tracing] if tracing else []),
-        *([metrics.calls] if metrics else []),
-        CallLog(),
-        statistics,
-    ]
+    books = _open_books(settings, rooms.metrics)
     lifecycle = Lifecycle()
-    reception = Reception(access.gate, observers, lifecycle, recorder=audit_log)
+    reception = Reception(access.gate, books.observers, lifecycle, recorder=books.audit_log)
     desk = Desk(rooms.catalogue, rooms.fleet, settings)
-    services = Services(desk=desk, repository=rooms.repository, reception=reception, statistics=statistics)
-    wire = build_wire(services, settings, [metrics.rpcs] if metrics else [])
+    services = Services(desk=desk, repository=rooms.repository, reception=reception, statistics=books.statistics)
+    wire = build_wire(services, settings, [rooms.metrics.rpcs] if rooms.metrics else [])
     board, stop = HealthBoard(wire.status), Stop()
     watchdog = Watchdog(rooms.fleet, rooms.catalogue, board, settings.watch, services=EXPLAINING, lifecycle=lifecycle)
     rooms.catalogue.watch(watchdog.wake)
     with stop.on_signals(is_stdin_one=settings.exit_with_stdin):
         try:
-            if metrics is not None:
-                _show(metrics, rooms.fleet, desk, settings)
+            _show(rooms, desk, books, settings)
             address = await wire.start(settings, access.credentials)
             async with watchdog.watching(stop.give):
                 reason = await _until_stopped(rooms, settings, address, lifecycle, watchdog, stop, showing)
@@ -149,7 +172,7 @@ async def serve(
         finally:
             await wire.stop()
             await _end(rooms, desk)
-            await _flush(audit_log, tracing, metrics)
+            await books.close()
     log_event("stopped", reason=reason)
     return reason != ENGINE_GIVEN_UP
 
@@ -192,14 +215,18 @@ async def _end(rooms: Rooms, desk: Desk) -> None:
     desk.close()
 
 
-async def _flush(audit_log: AuditLog | None, tracing: "Tracing | None", metrics: Metrics | None) -> None:
-    """Let go of what records how everything ended, last."""
-    if audit_log is not None:
-        audit_log.close()
-    if tracing is not None:
-        await asyncio.to_thread(tracing.close)
-    if metrics is not None:
-        metrics.close()
+def _open_books(settings: ServerSettings, metrics: Metrics | None) -> Books:
+    """Open whatever the settings ask for.
+
+    Raises:
+        AuditUnusable: the audit log cannot be written.
+    """
+    return Books(
+        audit_log=open_audit_log(settings.audit),
+        tracing=_open_tracing(settings),
+        metrics=metrics,
+        statistics=InferenceStatistics(),
+    )
 
 
 def _open_tracing(settings: ServerSettings) -> "Tracing | None":
@@ -211,10 +238,13 @@ def _open_tracing(settings: ServerSettings) -> "Tracing | None":
     return open_tracing(settings.sight.otlp_endpoint)
 
 
-def _show(metrics: Metrics, fleet: Fleet, desk: Desk, settings: ServerSettings) -> None:
-    """Open the port of the metrics, and say so."""
+def _show(rooms: Rooms, desk: Desk, books: Books, settings: ServerSettings) -> None:
+    """Open the port of the metrics where there are any, and say so."""
+    metrics = rooms.metrics
+    if metrics is None:
+        return
     assert settings.sight.metrics_listen is not None, "metrics are made where there is a port for them"
-    metrics.watch(fleet, desk)
+    metrics.watch(rooms.fleet, desk, books.audit_log)
     log_event("metrics ready", address=metrics.start(settings.sight.metrics_listen))
 
 

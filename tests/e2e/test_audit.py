@@ -148,6 +148,7 @@ def test_while_the_log_cannot_grow_calls_are_refused_and_the_server_lives(audite
     ends = {line["request_id"]: (line["code"], line.get("reason")) for line in audited.running.events("call ended")}
     assert [ends[each] for each in ids] == [REFUSED] * len(ids)
     assert scrape(audited.running).value("m2ib_calls_ended_total", code=REFUSED[0], reason=REFUSED[1]) == len(ids)
+    assert scrape(audited.running).value("m2ib_audit_failing") == 1
     resource.prlimit(process, resource.RLIMIT_FSIZE, unlimited)
     deadline = time.monotonic() + SECONDS
     while not audited.records("resumed"):
@@ -158,13 +159,15 @@ def test_while_the_log_cannot_grow_calls_are_refused_and_the_server_lives(audite
     assert checked.returncode == 0, checked.stderr
     assert len(audited.records()) == before + 1
     assert audited.records("resumed")[0]["unrecorded"] == 3
+    seen = scrape(audited.running)
+    assert (seen.value("m2ib_audit_failing"), seen.value("m2ib_audit_lost_calls_total")) == (0, 3)
     assert "could not be recorded, as the log itself says: 3" in checked.stdout
 
 
 def test_who_knocks_without_credentials_a_thousand_times_leaves_a_hundred_records_and_the_count(tiny_package, tmp_path):
     _, line = tokens.new_token("ward", ["explain"])
     tokens.write_tokens(tmp_path / "tokens", {"ward": line})
-    with audited_server(tiny_package, tmp_path, "--tokens", str(tmp_path / "tokens")) as audited:
+    with audited_server(tiny_package, tmp_path, "--tokens", str(tmp_path / "tokens"), *METRICS) as audited:
         began = time.monotonic()
         with grpc.insecure_channel(audited.running.address) as channel:
             stub = attribution_pb2_grpc.AttributionServiceStub(channel)
@@ -173,10 +176,12 @@ def test_who_knocks_without_credentials_a_thousand_times_leaves_a_hundred_record
                     describe(stub)
                 assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
         seconds = time.monotonic() - began
+        counted = scrape(audited.running).value("m2ib_audit_suppressed_calls_total")
         assert audited.running.stop() == 0
         refused = [each["reason"] for each in audited.records()]
         assert set(refused) == {"CREDENTIALS_MISSING"}
         assert len(refused) <= BURST + PER_SECOND * seconds + 1
+        assert len(refused) + counted == KNOCKS
         assert len(refused) + sum(each["calls"] for each in audited.records("suppressed")) == KNOCKS
         checked = audited.verify()
         assert checked.returncode == 0, checked.stderr

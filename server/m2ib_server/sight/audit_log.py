@@ -34,6 +34,7 @@ class AuditLog:
         self._bucket = FULL
         self._suppressed: Counter[str] = Counter()  # by reason, since the last record of them
         self._suppressed_since_ns = 0
+        self.suppressed_calls = 0
 
     def begun(self, call: Call) -> None:
         """Refuse a call that could not be recorded."""
@@ -56,6 +57,16 @@ class AuditLog:
         self._writer.put(body, written)
         return written
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether it could not be written when that was tried last."""
+        return self._writer.is_failing
+
+    @property
+    def lost_calls(self) -> int:
+        """How many calls it could not record since the server began."""
+        return self._writer.lost_calls
+
     def close(self) -> None:
         """Write what waits and close the log."""
         self._record_suppressed()
@@ -72,6 +83,7 @@ class AuditLog:
             self._suppressed_since_ns = self._clock()
             asyncio.get_running_loop().call_later(SUPPRESSED_SECONDS, self._record_suppressed)
         self._suppressed[reason] += 1
+        self.suppressed_calls += 1
 
     def _record_suppressed(self) -> None:
         """Record how many refusals were counted, if there are any that no record tells of."""

@@ -48,6 +48,7 @@ class AuditWriter:
             clock: the wall clock, in nanoseconds.
         """
         self.is_failing = False
+        self.lost_calls = 0  # since the start; any thread may read it
         self._file = file
         self._syncs_always = syncs_always
         self._refuses = refuses
@@ -132,6 +133,7 @@ class AuditWriter:
         """Count what could not be recorded, and tell whoever waits for it."""
         for entry in entries:
             self._unrecorded += entry.calls
+            self.lost_calls += entry.calls
             request_id = str(entry.body.get("request_id", ""))  # calls that were counted together have none
             log_event("audit record lost", level=logging.ERROR, request_id=request_id, calls=entry.calls)
         _tell(entries, AuditUnavailable() if self._refuses else None)

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from m2ib_server import __version__
 from m2ib_server.api import Desk
 from m2ib_server.engine import Engine, EngineObserver
+from m2ib_server.sight.audit_metrics import AuditCollector, AuditState
 from m2ib_server.sight.call_metrics import CallMetrics
 from m2ib_server.sight.engine_metrics import DeskCollector, EngineCollector, EngineHistograms
 from m2ib_server.sight.exposition import MetricsServer
@@ -36,10 +37,11 @@ class Metrics:
         """Return what watches the engine of a device, by its index."""
         return self._histograms.observer(device)
 
-    def watch(self, engines: Iterable[Engine], desk: Desk) -> None:
-        """Tell of these engines and this desk whenever somebody asks."""
+    def watch(self, engines: Iterable[Engine], desk: Desk, audit_log: AuditState | None) -> None:
+        """Tell of these engines, this desk and this log, if there is one, whenever somebody asks."""
         self.registry.register(EngineCollector(engines))
         self.registry.register(DeskCollector(desk))
+        self.registry.register(AuditCollector(audit_log))
 
     def start(self, listen: str) -> str:
         """Show the metrics on "host:port"; return it with the port that was taken.
