@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated
 
@@ -51,6 +52,7 @@ app.add_typer(token_app, name="token")
 EXIT_FAILED = 1
 EXIT_NOT_READY = 3
 OWN_THREADS = ("m2ib-engine", "m2ib-load", "m2ib-decode")  # pools number theirs
+LEAVING_SECONDS = 1.0  # how long threads that were told to end may take in all
 
 
 @app.command()
@@ -267,11 +269,25 @@ def _run(settings: ServerSettings) -> int:
 
 
 def _leave(code: int) -> None:
-    """End the process at once where a thread of ours is left that hangs in a runtime: an orderly end may hang too."""
-    left = [thread.name for thread in threading.enumerate() if thread.name.startswith(OWN_THREADS)]
-    if left:
-        log_event("threads left behind", threads=len(left))
+    """End the process at once where a thread is left that hangs in a runtime: an orderly end may hang too.
+
+    Such are those that the interpreter would wait for, whoever began them, and ours that touch a runtime; each may
+    still end by itself, within `LEAVING_SECONDS` in all.
+    """
+    give_up = time.monotonic() + LEAVING_SECONDS
+    left = [thread for thread in threading.enumerate() if _is_waited_for(thread)]
+    for thread in left:
+        thread.join(max(0.0, give_up - time.monotonic()))
+    count = sum(thread.is_alive() for thread in left)
+    if count:
+        log_event("threads left behind", threads=count)
         os._exit(code)
+
+
+def _is_waited_for(thread: threading.Thread) -> bool:
+    """Whether a thread must have ended before the process can end in an orderly way."""
+    is_own = thread.name.startswith(OWN_THREADS)
+    return thread is not threading.main_thread() and (is_own or not thread.daemon)
 
 
 def _loading() -> AbstractContextManager[object]:
