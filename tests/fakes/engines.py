@@ -5,7 +5,7 @@ import torch
 from fakes.graphs import DIGEST, FakeGraphs, encoder_input
 from m2ib_server.engine import UNOBSERVED, Caller, CostModel, Engine, Evaluator, FeatureCache, Job, Roster
 from m2ib_server.methods import M2IBSettings, MaskShape, Side, attribution_so_far, explain, work
-from m2ib_server.runtime import Device, DeviceKind
+from m2ib_server.runtime import Device, DeviceKind, open_device
 from m2ib_server.settings import EngineLimits
 
 SECONDS = 10
@@ -60,3 +60,18 @@ def final_bits(attribution, side=Side.IMAGE):
 def endings(engine: Engine) -> dict:
     """Return how many callers ended how, those that none did left out."""
     return {ending: count for ending, count in engine.roster.census().endings.items() if count}
+
+
+class EndingEngine:
+    """An engine whose every job ends in one error, at once: refused where nobody would have been admitted."""
+
+    def __init__(self, error: Exception, *, is_refusal: bool) -> None:
+        self.device = open_device(DeviceKind.CPU, threads=1)
+        self.evaluator = Evaluator(max_rows=10, cache=FeatureCache(0), costs=CostModel())
+        self.error, self.is_refusal = error, is_refusal
+
+    def submit(self, job: Job, caller: Caller) -> Job:
+        if self.is_refusal:
+            raise self.error
+        caller.reply.set_exception(self.error)
+        return job

@@ -112,6 +112,18 @@ async def test_a_version_that_fails_never_becomes_visible(bench, change):
     assert (bench.shown, seen) == (["tiny:1"], [])
 
 
+async def test_a_package_that_becomes_the_one_that_serves_while_it_is_loaded_takes_nothing_off_the_engines(bench):
+    folder = bench.put("2")
+    bench.loader.gate.clear()
+    load = asyncio.ensure_future(bench.repository.load("tiny", "2"))
+    await settled(lambda: bench.loader.at_once == 1)
+    shutil.copy(bench.models / "tiny" / "1" / "manifest.json", folder)
+    bench.loader.gate.set()
+    with pytest.raises(PackageCorrupt, match="seen a manifest that changed meanwhile"):
+        await load
+    assert (bench.shown, bench.loader.unloaded) == (["tiny:1"], [])
+
+
 async def test_a_swap_is_one_step_and_the_old_version_stays_until_it_is_let_go(bench):
     bench.put("2")
     seen = []
