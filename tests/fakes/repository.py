@@ -32,15 +32,18 @@ class FakeLoader:
     def estimate(self, manifest):
         return 100
 
-    def load(self, folder):
+    def load(self, folder, digest):
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         assert self.gate.wait(timeout=60)
         self.at_once -= 1
         if folder in self.faulty:
             raise PackageCorrupt(str(folder), seen="features that are not finite", allowed="finite ones")
-        self.loaded.append(FakeModel(folder))
-        return self.loaded[-1]
+        model = FakeModel(folder)
+        if model.digest != digest:
+            raise PackageCorrupt(str(folder), seen="a manifest that changed meanwhile", allowed="files that stay")
+        self.loaded.append(model)
+        return model
 
     def unload(self, model):
         self.unloaded.append(repr(model))

@@ -88,7 +88,12 @@ class Evaluator:
     def add(self, digest: str, graphs: Graphs) -> None:
         """Take a model, by its package's digest; any thread may call this."""
         with self._changing:
+            assert digest not in self._models, "a model is added once, for whoever removes it takes it from all"
             self._models = {**self._models, digest: graphs}
+
+    def holds(self, digest: str) -> bool:
+        """Whether it has a model; any thread may ask."""
+        return digest in self._models
 
     def remove(self, digest: str) -> None:
         """Let go of a model and of what was kept of it; any thread may call this, also for one that is not there.

@@ -296,12 +296,7 @@ class Repository:
             raise entry.fault
         needed = self._loader.estimate(entry.manifest)
         check_room(needed, self.used_bytes, self.allowed_bytes)
-        model = self._loader.load(entry.folder)
-        if model.digest != entry.digest:
-            self._loader.unload(model)
-            allowed = "files that stay as they are"
-            raise PackageCorrupt(str(entry.folder), seen="a manifest that changed meanwhile", allowed=allowed)
-        return Resident(model=model, memory_bytes=needed)
+        return Resident(model=self._loader.load(entry.folder, entry.digest), memory_bytes=needed)
 
     def _show(self, ready: Mapping[Key, Resident], aliases: Aliases) -> None:
         """Change what names lead to, in one step."""
