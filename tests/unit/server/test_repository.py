@@ -1,6 +1,7 @@
 """Versions come into service and leave it, each change whole, one after the other."""
 
 import asyncio
+import logging
 import shutil
 
 import pytest
@@ -19,6 +20,7 @@ from m2ib_server.errors import (
     VersionNotLoaded,
 )
 from m2ib_server.repository import Repository, State
+from m2ib_server.repository.aliases import AliasFile
 from m2ib_server.settings import RepositorySettings
 
 SECONDS = 60
@@ -358,3 +360,20 @@ async def test_an_alias_whose_file_names_a_version_that_is_not_loaded_leads_wher
     file.write_text(file.read_text().replace('"1"', '"3"'))
     await bench.repository.look()
     assert repr(bench.catalogue.find("tiny")) == "tiny:1"
+
+
+async def test_every_alias_that_is_followed_is_logged_once_with_where_it_leads_now(bench, caplog):
+    caplog.set_level(logging.INFO, "m2ib_server")
+    bench.put("2")
+    await bench.repository.load("tiny", "2")
+    await bench.repository.set_alias("tiny", "champion", "1")
+    await bench.repository.set_alias("tiny", "shadow", "1")
+    AliasFile(bench.models / "aliases.json").write({"tiny": {"champion": "2", "canary": "1"}})
+    for _ in range(2):
+        await bench.repository.look()
+    followed = [record.m2ib_fields for record in caplog.records if record.m2ib_event == "alias followed"]
+    assert followed == [
+        {"model": "tiny@canary", "version": "1"},
+        {"model": "tiny@champion", "version": "2"},
+        {"model": "tiny@shadow", "version": ""},
+    ]

@@ -143,6 +143,8 @@ def test_a_model_that_does_not_fit_is_refused_with_what_it_needs_what_is_used_an
 
 def test_aliases_are_kept_and_found_again_and_empty_ones_are_not_written(tmp_path):
     file = AliasFile(tmp_path / "aliases.json")
+    assert file.read() is None  # not there, which is not the same as one that holds nothing
+    file.write({})
     assert file.read() == {}
     file.write({"tiny": {"champion": "1"}, "other": {}})
     assert file.read() == {"tiny": {"champion": "1"}}
