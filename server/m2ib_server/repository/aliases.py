@@ -16,14 +16,14 @@ _SCHEMA = 1
 
 
 class AliasFile:
-    """A JSON file: `{"schema": 1, "aliases": {"name": {"champion": "version"}}}`. Absent means no alias."""
+    """A JSON file: `{"schema": 1, "aliases": {"name": {"champion": "version"}}}`."""
 
     def __init__(self, path: Path) -> None:
         """Keep aliases at `path`."""
         self.path = path
 
-    def read(self) -> dict[str, dict[str, str]]:
-        """Return versions by alias by model.
+    def read(self) -> dict[str, dict[str, str]] | None:
+        """Return versions by alias by model; None where there is no file, which is not one without aliases.
 
         Raises:
             AliasesCorrupt: the file cannot be read or is not what it should be.
@@ -31,7 +31,7 @@ class AliasFile:
         try:
             read = json.loads(self.path.read_bytes())
         except FileNotFoundError:
-            return {}
+            return None
         except (OSError, ValueError) as error:
             raise AliasesCorrupt(str(self.path), seen="no readable JSON", allowed="what a server wrote") from error
         if not _is_sound(read):
@@ -84,3 +84,12 @@ def _is_sound(read: Any) -> bool:
 def is_alias(alias: str) -> bool:
     """Tell whether an operator may set an alias of that name."""
     return bool(MODEL_NAME.fullmatch(alias)) and alias != LATEST
+
+
+def changed_aliases(before: Aliases, after: Aliases) -> dict[str, str]:
+    """Return where each alias that is not as before leads now, by `name@alias`, sorted; "" for one that has gone."""
+    then, now = (
+        {f"{name}@{alias}": to for name, of_name in aliases.items() for alias, to in of_name.items()}
+        for aliases in (before, after)
+    )
+    return {name: now.get(name, "") for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)}

@@ -18,7 +18,7 @@ from m2ib_server.errors import (
     VersionNotLoaded,
 )
 from m2ib_server.package import MODEL_NAME, find_packages, version_key
-from m2ib_server.repository.aliases import FILE_NAME, AliasFile, is_alias
+from m2ib_server.repository.aliases import FILE_NAME, AliasFile, changed_aliases, is_alias
 from m2ib_server.repository.loader import Loader
 from m2ib_server.repository.memory import check_room
 from m2ib_server.repository.plan import Known, plan_after
@@ -72,7 +72,7 @@ class Repository:
             ModelMemoryExceeded: they do not fit into the memory for models.
             AliasesCorrupt: the aliases' file cannot be read, or an alias leads to a version that is not loaded.
         """
-        aliases = self._file.read()
+        aliases = self._file.read() or {}
         find_packages(self._models)  # raises where there is none
         fault: ServiceError | None = None
         for entry in scan(self._models):
@@ -247,19 +247,22 @@ class Repository:
         """
         try:
             written = await asyncio.to_thread(self._file.read)
-            is_gone = not written and not await asyncio.to_thread(self._file.path.exists)
         except AliasesCorrupt as error:
             log_event("aliases not followed", reason=error.reason)
             return
-        if is_gone and any(self._aliases.values()):
-            log_event("aliases not followed", reason="ALIASES_ABSENT")
+        if written is None:
+            if any(self._aliases.values()):
+                log_event("aliases not followed", reason="ALIASES_ABSENT")
             return
         wanted = {
             name: {alias: self._followed(name, alias, to) for alias, to in of_name.items()}
             for name, of_name in written.items()
         }
-        if wanted != {name: of_name for name, of_name in self._aliases.items() if of_name}:
+        changed = changed_aliases(self._aliases, wanted)
+        if changed:
             self._show(self._ready, wanted)
+        for name, to in changed.items():
+            log_event("alias followed", model=name, version=to)
 
     def _followed(self, name: str, alias: str, to: str) -> str:
         """Return where an alias leads whose file says `to`."""
