@@ -2,13 +2,16 @@
 
 import threading
 import time
+from concurrent.futures import CancelledError
+from dataclasses import replace
 
 import pytest
 
-from fakes.engines import SECONDS, endings, job_of, results, submitted
-from fakes.graphs import DIGEST
+from fakes.engines import SECONDS, SETTINGS, endings, job_of, results, submitted
+from fakes.graphs import DIGEST, encoder_input
 from m2ib_server.engine import Ending, Job
 from m2ib_server.errors import Draining, EngineFailed, EngineRestarting, EvaluationAborted
+from m2ib_server.methods import Side, explain
 from m2ib_server.package import Role
 
 
@@ -160,3 +163,62 @@ def test_an_engine_that_is_retired_amid_a_step_tells_every_caller(make_engine):
     engine._thread.join(timeout=SECONDS)
     engine.restart()
     assert results(submitted(engine, job_of(2)))
+
+
+def fragile_job(seed, *, inputs=encoder_input):
+    """Make a job whose method cannot be ended early without raising."""
+
+    def method():
+        try:
+            return (yield from explain(inputs(Side.IMAGE, seed), inputs(Side.TEXT, seed), SETTINGS, tuple(Side)))
+        except GeneratorExit:
+            raise RuntimeError("a value that the log must not show: 41.5") from None
+
+    return Job(method(), model=DIGEST, rows=SETTINGS.rows)
+
+
+def not_a_number(side, seed):
+    made = encoder_input(side, seed)
+    return replace(made, inputs={"rows": made.inputs["rows"] * float("nan")})
+
+
+def test_a_job_that_cannot_be_ended_keeps_nobody_from_being_told(make_engine, graphs, caplog):
+    engine, died = make_engine(max_running=3), threading.Event()
+    graphs.on_call = kill
+    callers = submitted(engine, fragile_job(1), fragile_job(2), job_of(3))
+    engine.start(on_death=died.set)
+    assert died.wait(timeout=SECONDS)
+    for caller in callers:
+        with pytest.raises(EngineFailed):
+            caller.reply.result(timeout=0)
+    assert endings(engine) == {Ending.FAILED: 3}
+    told = [record.m2ib_fields for record in caplog.records if record.m2ib_event == "job not ended in order"]
+    assert [fields["error_type"] for fields in told] == ["RuntimeError"] * 2
+    assert "41.5" not in str(told)
+
+
+def test_a_caller_whose_reply_is_given_already_keeps_no_other_from_being_told(make_engine, graphs):
+    engine, died = make_engine(max_running=2), threading.Event()
+    graphs.on_call = kill
+    first, second = submitted(engine, job_of(1), job_of(2))
+    first.reply.set_result(None)
+    engine.start(on_death=died.set)
+    assert died.wait(timeout=SECONDS)
+    with pytest.raises(EngineFailed):
+        second.reply.result(timeout=0)
+    assert endings(engine) == {Ending.FAILED: 1}
+
+
+def test_an_engine_goes_on_after_a_job_that_cannot_be_ended(make_engine, graphs):
+    engine = make_engine()
+    graphs.gate.clear()
+    (left,), (failed,) = submitted(engine, fragile_job(1)), submitted(engine, fragile_job(2, inputs=not_a_number))
+    engine.start()
+    until(lambda: engine.pulse.busy_since_ns is not None)
+    left.cancel()
+    graphs.gate.set()
+    with pytest.raises(CancelledError):
+        left.reply.result(timeout=SECONDS)
+    with pytest.raises(RuntimeError, match="41"):
+        failed.reply.result(timeout=SECONDS)
+    assert results(submitted(engine, job_of(3)))
