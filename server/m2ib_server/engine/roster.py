@@ -1,5 +1,6 @@
 """Knows the admitted jobs and their callers, under one lock: who waits, who runs, who shares a job, who has left."""
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -7,6 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any, cast
 
 from m2ib_server.engine.admission import check_admission
@@ -23,6 +25,7 @@ from m2ib_server.errors import (
     ServiceError,
 )
 from m2ib_server.settings import EngineLimits
+from m2ib_server.telemetry import log_event, origin_of
 
 
 class Ending(StrEnum):
@@ -175,9 +178,9 @@ class Roster:
             for job in {job for job, _ in left}.difference(unwanted):
                 self._settle_class(job)
         for job, caller in left:
-            self._end_early(job, caller)
+            _whatever_comes(partial(self._end_early, job, caller))
         for job in unwanted:
-            job.close()
+            _whatever_comes(job.close)
 
     def record(self, job: Job[Any], advance: Advance[Any]) -> None:
         """Tell a job's callers what happened; answer them when it is done."""
@@ -199,14 +202,7 @@ class Roster:
 
     def fail(self, job: Job[Any], error: BaseException) -> None:
         """End a job, and every caller of it, with an error."""
-        with self._changed:
-            callers = list(job.callers)
-            job.callers.clear()  # whoever still works on it has nobody to tell
-            self._strike(job)
-        for caller in callers:
-            self._count(Ending.FAILED)
-            caller.reply.set_exception(error)
-        job.close()
+        self._fail([(job, error)])
 
     def close(self) -> None:
         """Take no new job and send every caller that is left away."""
@@ -226,10 +222,7 @@ class Roster:
                 self._refusal = EngineRestarting
             running, waiting = list(self._running), list(self._waiting)
             self._changed.notify_all()
-        for job in running:
-            self.fail(job, suspected)
-        for job in waiting:
-            self.fail(job, EngineRestarting())
+        self._fail([*((job, suspected) for job in running), *((job, EngineRestarting()) for job in waiting)])
 
     def reopen(self) -> None:
         """Take jobs again; there is none now. An engine that was closed stays so."""
@@ -289,11 +282,28 @@ class Roster:
         if estimate > left:
             raise DeadlineTooShort(left=max(0.0, left), estimate=estimate)
 
+    def _fail(self, ends: Sequence[tuple[Job[Any], BaseException]]) -> None:
+        """End jobs with an error each: first every caller of all of them is told, then methods are closed."""
+        with self._changed:
+            left = [(caller, error) for job, error in ends for caller in job.callers]
+            for job, _ in ends:
+                job.callers.clear()  # whoever still works on it has nobody to tell
+                self._strike(job)
+        for caller, error in left:
+            _whatever_comes(partial(self._fail_caller, caller, error))
+        for job, _ in ends:
+            _whatever_comes(job.close)
+
+    def _fail_caller(self, caller: Caller[Any], error: BaseException) -> None:
+        if not caller.reply.done():
+            self._count(Ending.FAILED)
+        caller.reply.set_exception(error)  # raises where there is a reply already
+
     def _end_early(self, job: Job[Any], caller: Caller[Any]) -> None:
-        partial = job.so_far() if caller.wants_partial and not caller.is_cancelled else None
-        if partial is not None:
+        outcome = job.so_far() if caller.wants_partial and not caller.is_cancelled else None
+        if outcome is not None:
             self._count(Ending.PARTIAL)
-            caller.reply.set_result(partial)
+            caller.reply.set_result(outcome)
             return
         ending, error = Ending.EXPIRED, cast(Exception, DeadlineExpired())
         if caller.is_cancelled:
@@ -317,6 +327,15 @@ class Roster:
 
     def _jobs(self) -> Sequence[Job[Any]]:
         return [*self._running, *self._waiting]
+
+
+def _whatever_comes(ending: Callable[[], None]) -> None:
+    """Do one of several things that end a job: what one raises must not keep the others from being done."""
+    try:
+        ending()
+    except BaseException as error:  # a method's code runs when it is closed, and may raise whatever it likes
+        fields = {"error_type": type(error).__name__, "origin": origin_of(error)}
+        log_event("job not ended in order", level=logging.ERROR, **fields)
 
 
 def _is_over(job: Job[Any], caller: Caller[Any], now_ns: int, horizon_ns: int) -> bool:
