@@ -1,6 +1,7 @@
 """Checks what `verify` asks for, how it compares and what it says, against the public fake."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +122,21 @@ def test_a_changed_similarity_differs() -> None:
 
 
 def test_a_kept_result_without_a_side_proves_nothing() -> None:
-    result = kept()
-    result["image"] = result["text"] = None
-    assert verdict(result).verdict == "differs"
+    recorded = replace(read_result(kept()), grid_bits=None, token_ids=None, token_bits=None)
+    request = explain_request(PIXELS, TEXT)
+    replayed = read_explanation(_answers.fake_explanation(request, _model.fake_model("fake")))
+    assert compare(recorded, replayed, TEXT, tolerance=0.01).verdict == "differs"
+
+
+@pytest.mark.parametrize("image", [None, {"grid_bits": []}, {"grid_bits": [[]]}])
+@pytest.mark.parametrize("text", [None, {"tokens": []}])
+def test_a_result_in_which_no_side_was_explained_is_refused(
+    connect: Any, fake: FakeService, image: Any, text: Any
+) -> None:
+    result = {**kept(), "image": image, "text": text}
+    with pytest.raises(InvalidRequestError, match="no side that was explained") as caught:
+        connect(fake).verify(result, PIXELS, TEXT)
+    assert caught.value.reason == "RESULT_MALFORMED"
 
 
 def test_another_text_differs_even_where_only_the_image_was_explained() -> None:
@@ -198,6 +211,7 @@ def test_the_command_ends_differently_for_each_verdict(run: Any) -> None:
     assert other.exit_code == ExitCode.DIFFERS
     assert "text       another one" in other.stdout
     assert run("no result").exit_code == ExitCode.INVALID
+    assert run(json.dumps({**result, "image": None, "text": None})).exit_code == ExitCode.INVALID
     assert len(set(EXIT_BY_VERDICT.values())) == len(EXIT_BY_VERDICT) == len(WORDS)
 
 
