@@ -56,7 +56,8 @@ def read_result(result: ResultSource) -> Recorded:
     """Return what a kept result holds.
 
     Raises:
-        InvalidRequestError: it is no result, or one whose optimisation a deadline ended early.
+        InvalidRequestError: it is no result, one without a side that was explained, or one whose optimisation a
+            deadline ended early.
     """
     try:
         held = _held(result)
@@ -67,9 +68,13 @@ def read_result(result: ResultSource) -> Recorded:
                 allowed="one whose optimisation ran to its end",
                 reason="RESULT_PARTIAL",
             )
-        return _read(held)
+        recorded = _read(held)
     except (KeyError, TypeError, ValueError):
         raise InvalidRequestError.of("result", seen="none", allowed=ALLOWED, reason="RESULT_MALFORMED") from None
+    if not any(bits is not None and bits.size for bits in (recorded.grid_bits, recorded.token_bits)):
+        seen = "no side that was explained, so there is nothing to compare"
+        raise InvalidRequestError.of("result", seen=seen, allowed=ALLOWED, reason="RESULT_MALFORMED")
+    return recorded
 
 
 def options_for(recorded: Recorded, models: tuple[Model, ...]) -> ExplainOptions:
