@@ -23,6 +23,7 @@ from m2ib_server.telemetry import log_event
 from m2ib_server.watch import MODEL_HEALTH
 
 EXPLAINING = (AttributionServicer.name, InferenceServicer.name)  # the services that serve when a model does
+MAX_STREAMS = 2048  # of a connection at a time; more wait in the client, and without a bound each would take memory
 PROBE_BYTES = 4096  # no question for health is longer
 
 
@@ -125,6 +126,7 @@ def channel_options(max_message_bytes: int, transport: TransportSettings = DEFAU
     return [
         *(age if transport.max_connection_age_seconds else []),
         ("grpc.enable_channelz", int(transport.channelz)),
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, not a wish
