@@ -26,6 +26,7 @@ WARM_SECONDS = min(120.0, max(20.0, SECONDS / 5))  # caches and arenas have reac
 IDLE_SECONDS = 9.0  # the engine gives memory back after five, uploads are forgotten after as many
 SETTLE_SECONDS = 30.0
 GROWTH_BYTES = 48 << 20  # what an allocator's fragments may add
+ANONYMOUS_ADMINS = "anonymous callers are admins"  # at boot: it listens on loopback, and asks nobody for a name
 AT_ONCE_SECONDS = 5.0
 FLAGS = ("--upload-seconds", "5", "--cache-mebibytes", "1", "--threads", "2")
 
@@ -87,7 +88,7 @@ def _fresh_call(address: str) -> float:
 def _check_log(log: str, answered_ids: list[str]) -> None:
     """Every answered call has one line of its own that says so; nothing failed inside, no patient is named."""
     lines = [json.loads(line) for line in log.splitlines()]
-    assert {line["level"] for line in lines} == {"INFO"}
+    assert [line["event"] for line in lines if line["level"] != "INFO"] == [ANONYMOUS_ADMINS]
     calls = [line for line in lines if line["event"] == "call ended"]
     code_by_id = {line["request_id"]: line["code"] for line in calls}
     assert len(code_by_id) == len(calls)

@@ -1,5 +1,6 @@
 """The gate: a call is its token's caller, else its certificate's, else nobody's; and nobody may do what it may not."""
 
+import json
 import math
 
 import grpc
@@ -10,11 +11,12 @@ from m2ib_server.access.bearer import Bearers, bearer_token
 from m2ib_server.access.doors import CHANNELZ, REFLECTION, Doors
 from m2ib_server.access.gate import AccessGate
 from m2ib_server.access.identity import Identity
-from m2ib_server.access.opening import anonymous_scopes
+from m2ib_server.access.opening import anonymous_scopes, open_access
 from m2ib_server.access.verified import Verified, VerifiedTokens
 from m2ib_server.access.watched import Watched
 from m2ib_server.errors import CredentialsInvalid, CredentialsMissing, ScopeMissing
 from m2ib_server.settings import AccessSettings
+from m2ib_server.telemetry import JsonLines
 
 VIEWER_CERTIFICATE = {
     "x509_pem_cert": [b"-----BEGIN CERTIFICATE-----"],
@@ -142,6 +144,30 @@ def test_where_no_token_could_be_valid_one_that_comes_is_not_read():
 def test_nobody_in_particular_administers_only_what_no_other_machine_reaches(listen, is_admin):
     assert ("admin" in anonymous_scopes(AccessSettings(), listen)) is is_admin
     assert "admin" in anonymous_scopes(AccessSettings(anonymous_admin=True), listen)
+
+
+@pytest.mark.parametrize(
+    ("listen", "settings", "is_told"),
+    [
+        ("127.0.0.1:1", AccessSettings(), True),
+        ("0.0.0.0:1", AccessSettings(anonymous_admin=True), True),
+        ("0.0.0.0:1", AccessSettings(), False),
+    ],
+    ids=["loopback", "asked-for", "elsewhere"],
+)
+def test_an_operator_is_told_once_where_anybody_may_administer(caplog, listen, settings, is_told):
+    caplog.set_level("INFO")
+    open_access(settings, listen)
+    logged = [json.loads(JsonLines().format(record)) for record in caplog.records]
+    told = [(line["level"], line["event"], line["address"]) for line in logged]
+    assert told == [("WARNING", "anonymous callers are admins", listen)] * is_told
+
+
+def test_where_callers_have_names_no_such_word_is_needed(caplog, tmp_path):
+    file = tmp_path / "tokens"
+    tokens.write_tokens(file, {"viewer": tokens.new_token("viewer", ["explain"])[1]})
+    open_access(AccessSettings(tokens=file, anonymous_admin=True), "127.0.0.1:1")
+    assert caplog.records == []
 
 
 def test_a_change_of_the_token_file_ends_the_old_token_with_the_next_call(tmp_path):
