@@ -1,5 +1,6 @@
 """Opens gate and encryption as the settings say; reads every file they name, so that boot tells of a bad one."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from m2ib_server.access.identity import ADMIN, EXPLAIN
 from m2ib_server.access.transport import TlsFiles, server_credentials
 from m2ib_server.access.watched import Watched
 from m2ib_server.settings import AccessSettings
+from m2ib_server.telemetry import log_event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,22 +31,26 @@ class Access:
 
 
 def open_access(settings: AccessSettings, listen: str) -> Access:
-    """Read the files and return gate and encryption.
+    """Read the files and return gate and encryption; warn where anybody may administer.
 
     Raises:
         AccessFileUnusable: a file is not what it should be.
     """
     bearers = Bearers(_lines(settings.tokens), _provider(settings))
     is_open = bearers.is_empty and settings.client_ca is None
-    return Access(
+    anonymous = anonymous_scopes(settings, listen) if is_open else None
+    access = Access(
         gate=AccessGate(
             bearers,
             certificate_scopes=settings.certificate_scopes,
             certificate_admins=settings.certificate_admins,
-            anonymous=anonymous_scopes(settings, listen) if is_open else None,
+            anonymous=anonymous,
         ),
         credentials=_credentials(settings),
     )
+    if anonymous is not None and ADMIN in anonymous:  # right on a desk; behind a proxy on the same machine it is not
+        log_event("anonymous callers are admins", level=logging.WARNING, address=listen)
+    return access
 
 
 def anonymous_scopes(settings: AccessSettings, listen: str) -> frozenset[str]:
