@@ -53,9 +53,9 @@ def _growth(first: Path, folder: Path) -> str:
     fleet = Fleet([engine])
     loader = Loader(fleet, DeviceKind.CPU)
     fleet.start()
-    loader.load(first)
+    loader.load(first, read_manifest(first)[1])
     before = vitals_of(os.getpid()).resident_bytes
-    model = loader.load(folder)
+    model = loader.load(folder, read_manifest(folder)[1])
     after = vitals_of(os.getpid()).resident_bytes
     fleet.close()
     return f"{loader.estimate(model.manifest)} {after - before}"
