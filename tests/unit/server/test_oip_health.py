@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import pytest
 from grpc_health.v1 import health, health_pb2
 
+from fakes.repository import FakeModel, write_package
 from m2ib.oip import inference_pb2 as oip
 from m2ib_server.api.lifecycle import Lifecycle, Phase
 from m2ib_server.api.reception import OpenGate, Reception
+from m2ib_server.engine import Catalogue
 from m2ib_server.errors import ModelUnknown
 from m2ib_server.oip import InferenceServicer, InferenceStatistics, MirroredHealth
 
@@ -38,8 +40,8 @@ def nothing_loaded(name, call):
     raise ModelUnknown(loaded=[])
 
 
-def servicer_in(phase, status):
-    desk = SimpleNamespace(catalogue=[], explainer=SimpleNamespace(leased=nothing_loaded))
+def servicer_in(phase, status, catalogue=(), leased=nothing_loaded):
+    desk = SimpleNamespace(catalogue=catalogue, explainer=SimpleNamespace(leased=leased))
     reception = Reception(OpenGate(), [], Lifecycle(phase))
     return InferenceServicer(desk, reception, MirroredHealth(status, "m/{name}"), InferenceStatistics(), None)
 
@@ -73,3 +75,30 @@ async def test_other_calls_wait_until_the_server_takes_them(phase):
     for call in (servicer.ServerMetadata, servicer.ModelInfer, servicer.RepositoryIndex):
         with pytest.raises(Aborted, match="UNAVAILABLE"):
             await call(oip.ServerMetadataRequest(), Context())
+
+
+@pytest.fixture
+def versions(tiny_package, tmp_path):
+    """Two versions of one model, whose bare name leads to the first."""
+    folders = [write_package(tiny_package, tmp_path / version, version=version) for version in ("1", "2")]
+    return Catalogue([FakeModel(folder) for folder in folders], {"tiny": {"champion": "1"}})
+
+
+@pytest.mark.parametrize("unproven", ["1", "2"])
+async def test_a_version_that_does_not_serve_is_told_from_another_that_does(versions, unproven):
+    status = health.aio.HealthServicer()
+    of_version = {version: version != unproven for version in ("1", "2")}
+    for version, serves in of_version.items():
+        await status.set(f"m/tiny:{version}", SERVING if serves else NOT_SERVING)
+    await status.set("m/tiny", SERVING if of_version["1"] else NOT_SERVING)
+    servicer = servicer_in(Phase.OPEN, status, versions, lambda name, call: versions.lease(name))
+
+    async def is_ready(version):
+        return (await servicer.ModelReady(oip.ModelReadyRequest(name="tiny", version=version), Context())).ready
+
+    assert {version: await is_ready(version) for version in of_version} == of_version
+    assert await is_ready("") == of_version["1"]
+    index = await servicer.RepositoryIndex(oip.RepositoryIndexRequest(), Context())
+    assert {each.version: each.state == "READY" for each in index.models} == of_version
+    ready = await servicer.RepositoryIndex(oip.RepositoryIndexRequest(ready=True), Context())
+    assert [each.version for each in ready.models] == [version for version, serves in of_version.items() if serves]
