@@ -10,7 +10,7 @@ class Health(Protocol):
     """Knows what grpc.health.v1 says of the server and of its models."""
 
     async def is_serving(self, model: str = "") -> bool:
-        """Return whether a model serves, or, without a name, the whole server."""
+        """Return whether a model serves, by its name or `name:version`, or, without a name, the whole server."""
         ...
 
 
@@ -23,7 +23,7 @@ class MirroredHealth:
         self._model_service = model_service
 
     async def is_serving(self, model: str = "") -> bool:
-        """Return whether a model serves, or, without a name, the whole server."""
+        """Return whether a model serves, by its name or `name:version`, or, without a name, the whole server."""
         service = self._model_service.format(name=model) if model else ""
         try:
             check = await self._status.Check(health_pb2.HealthCheckRequest(service=service), self)

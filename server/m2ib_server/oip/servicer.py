@@ -59,10 +59,10 @@ class InferenceServicer(Refusals):
 
     @answered_in_every_phase
     async def ModelReady(self, wire: oip.ModelReadyRequest, call: Call) -> oip.ModelReadyResponse:
-        """Say whether a model serves; one that is not loaded does not."""
+        """Say whether a version serves, without one that which the name leads to; what is not loaded does not."""
         try:
             with self._leased(wire.name, wire.version, call) as model:
-                return oip.ModelReadyResponse(ready=await self._health.is_serving(model.manifest.name))
+                return oip.ModelReadyResponse(ready=await self._health.is_serving(exact_name(model)))
         except ModelUnknown:
             return oip.ModelReadyResponse(ready=False)
 
@@ -101,7 +101,7 @@ class InferenceServicer(Refusals):
         """List the models."""
         index = oip.RepositoryIndexResponse()
         for model in self._desk.catalogue:
-            serves = await self._health.is_serving(model.manifest.name)
+            serves = await self._health.is_serving(exact_name(model))
             if serves or not wire.ready:
                 index.models.add(
                     name=model.manifest.name,
@@ -131,7 +131,7 @@ class InferenceServicer(Refusals):
     async def _infer(self, wire: oip.ModelInferRequest, call: Call, tell: Tell | None = None) -> oip.ModelInferResponse:
         with self._leased(wire.model_name, wire.model_version, call) as model, renamed_faults():
             asked = read_request(wire, is_stream=tell is not None)
-            asked.pair.model = f"{model.manifest.name}:{model.manifest.version}"
+            asked.pair.model = exact_name(model)
             tighten(call, asked.parameters.timeout_us)
             if tell is None or not asked.parameters.progress:
                 explanation = await self._desk.explainer.explain(asked.pair, call, Priority.INTERACTIVE)
@@ -157,6 +157,11 @@ class InferenceServicer(Refusals):
             except ModelUnknown as error:
                 raise ModelUnknown(loaded=error.loaded, opening=UNKNOWN_MODEL) from error
             yield model
+
+
+def exact_name(model: LoadedModel) -> str:
+    """Return the name that leads to this version of a model and to no other."""
+    return f"{model.manifest.name}:{model.manifest.version}"
 
 
 def is_namesake(one: LoadedModel, other: LoadedModel) -> bool:
