@@ -7,6 +7,7 @@ from m2ib.v1 import attribution_pb2 as pb
 from m2ib_server.api.call import Call
 from m2ib_server.api.explainer import Explainer
 from m2ib_server.api.reception import Reception, status_of
+from m2ib_server.api.side_by_side import SideBySide
 from m2ib_server.engine import Priority
 from m2ib_server.errors import InvalidField
 
@@ -21,41 +22,30 @@ class Batch:
         self._explainer = explainer
         self._reception = reception
         self._call = call
-        self._places = asyncio.Semaphore(max_in_flight)
+        self._pairs: SideBySide[pb.ExplainBatchRequest] = SideBySide(reception.lifecycle, max_in_flight=max_in_flight)
         self._answers: asyncio.Queue[pb.ExplainBatchResponse | None] = asyncio.Queue()
-        self._pairs: set[asyncio.Task[None]] = set()
 
     async def answers(self, requests: AsyncIterator[pb.ExplainBatchRequest]) -> AsyncGenerator[pb.ExplainBatchResponse]:
-        """Read requests and yield answers until every request is answered."""
-        reading = asyncio.create_task(self._read(requests))
+        """Read requests and yield answers until every request is answered.
+
+        Raises:
+            Draining: those that were taken are answered; whoever has more to ask, asks another server.
+        """
+        serving = asyncio.create_task(self._serve(requests))
         try:
             while (answered := await self._answers.get()) is not None:
                 yield answered
-                self._places.release()  # only now: a reader that is slow to take answers is given no more
-            await reading
+                self._pairs.release()  # only now: a reader that is slow to take answers is given no more
+            await serving
         finally:
-            left = [reading, *self._pairs]
-            for task in left:
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
 
-    async def _read(self, requests: AsyncIterator[pb.ExplainBatchRequest]) -> None:
-        is_whole = True
+    async def _serve(self, requests: AsyncIterator[pb.ExplainBatchRequest]) -> None:
         try:
-            await self._places.acquire()
-            async for wire in requests:
-                if not self._reception.lifecycle.is_open:
-                    is_whole = False
-                    break
-                pair = asyncio.create_task(self._explain(wire))
-                self._pairs.add(pair)
-                pair.add_done_callback(self._pairs.discard)
-                await self._places.acquire()
-            await asyncio.gather(*self._pairs)
+            await self._pairs.serve(requests, self._explain)
         finally:
             self._answers.put_nowait(None)
-        if not is_whole:  # what was taken is answered; whoever has more to ask, asks another server
-            self._reception.lifecycle.check()
 
     async def _explain(self, wire: pb.ExplainBatchRequest) -> None:
         call = self._call.part("pair")

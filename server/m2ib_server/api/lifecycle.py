@@ -1,7 +1,7 @@
 """Owns whether the server takes calls, and which are under way. One event loop's alone."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
@@ -32,6 +32,7 @@ class Lifecycle:
         self.phase = phase
         self._calls: dict[object, asyncio.Task[Any]] = {}
         self._cut: set[object] = set()
+        self._told: dict[object, Callable[[], None]] = {}
         self._ended = asyncio.Event()
 
     def open(self) -> None:
@@ -40,8 +41,22 @@ class Lifecycle:
             self.phase = Phase.OPEN
 
     def drain(self) -> None:
-        """Take no call any more; those under way go on."""
+        """Take no call any more; those under way go on, and are told where they asked to be."""
         self.phase = Phase.DRAINING
+        for tell in tuple(self._told.values()):
+            tell()
+
+    @contextmanager
+    def telling_of_drain(self, tell: Callable[[], None]) -> Iterator[None]:
+        """While the body lasts, call `tell` once no call is taken any more; at once where that is so already."""
+        if self.phase is Phase.DRAINING:
+            tell()
+        key = object()
+        self._told[key] = tell
+        try:
+            yield
+        finally:
+            del self._told[key]
 
     @property
     def is_open(self) -> bool:

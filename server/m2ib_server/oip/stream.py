@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from m2ib.oip import inference_pb2 as oip
 from m2ib_server.api.call import Call
 from m2ib_server.api.reception import Reception, status_of
+from m2ib_server.api.side_by_side import SideBySide
 from m2ib_server.oip.answer import write_fault, write_final
 
 ERRORS_END_THE_STREAM = "triton_grpc_error"  # the header by which a caller wants a status in place of a message
@@ -23,10 +24,9 @@ class InferStream:
         self._infer = infer
         self._reception = reception
         self._call = call
-        self._places = asyncio.Semaphore(max_in_flight)
+        self._requests: SideBySide[oip.ModelInferRequest] = SideBySide(reception.lifecycle, max_in_flight=max_in_flight)
         self._unread = asyncio.Semaphore(MAX_UNREAD)
         self._messages: asyncio.Queue[oip.ModelStreamInferResponse | Exception | None] = asyncio.Queue()
-        self._requests: set[asyncio.Task[None]] = set()
 
     async def answers(
         self, wires: AsyncIterator[oip.ModelInferRequest]
@@ -34,35 +34,28 @@ class InferStream:
         """Read requests and yield messages until every request is answered.
 
         Raises:
+            Draining: those that were taken are answered; whoever has more to ask, asks another server.
             Exception: that of a request, where the caller wants errors to end the stream.
         """
-        reading = asyncio.create_task(self._read(wires))
+        serving = asyncio.create_task(self._serve(wires))
         try:
             while (message := await self._messages.get()) is not None:
                 if isinstance(message, Exception):
                     raise message
                 yield message
                 self._unread.release()
-            await reading
+            await serving
         finally:
-            left = [reading, *self._requests]
-            for task in left:
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
 
-    async def _read(self, wires: AsyncIterator[oip.ModelInferRequest]) -> None:
+    async def _serve(self, wires: AsyncIterator[oip.ModelInferRequest]) -> None:
         try:
-            await self._places.acquire()
-            async for wire in wires:
-                request = asyncio.create_task(self._serve(wire))
-                self._requests.add(request)
-                request.add_done_callback(self._requests.discard)
-                await self._places.acquire()
-            await asyncio.gather(*self._requests)
+            await self._requests.serve(wires, self._answer)
         finally:
             self._messages.put_nowait(None)
 
-    async def _serve(self, wire: oip.ModelInferRequest) -> None:
+    async def _answer(self, wire: oip.ModelInferRequest) -> None:
         call = self._call.part("request")
         try:
             async with self._reception.observed(call):
@@ -74,7 +67,7 @@ class InferStream:
                 return
             message = write_fault(status_of(error, call).message, wire.id)
         await self._tell(message)
-        self._places.release()
+        self._requests.release()
 
     async def _tell(self, message: oip.ModelStreamInferResponse) -> None:
         await self._unread.acquire()

@@ -182,3 +182,13 @@ async def test_a_stream_whose_client_has_sent_everything_ends_well_although_the_
     running.reception.lifecycle.drain()
     running.explaining.free.set()
     assert await running.end() == [("held", False)]
+
+
+async def test_a_stream_whose_client_ends_as_the_drain_begins_ends_well(kind):
+    async def just_in_time():
+        yield kind.wire("a")
+        asyncio.get_running_loop().call_soon(running.reception.lifecycle.drain)
+
+    running = Running(kind, requests=just_in_time())
+    assert await running.end() == [("a", False)]
+    assert not running.reception.lifecycle.is_open

@@ -324,3 +324,15 @@ async def test_a_call_that_is_cut_off_is_told_that_the_server_drains():
         pass
     lifecycle.open()
     assert lifecycle.phase is Phase.DRAINING
+
+
+def test_who_asks_is_told_of_the_drain_once_it_begins_and_not_after_it_has_left():
+    lifecycle, told = Lifecycle(Phase.OPEN), []
+    with lifecycle.telling_of_drain(lambda: told.append("left")):
+        pass
+    with lifecycle.telling_of_drain(lambda: told.append("stayed")):
+        assert told == []
+        lifecycle.drain()
+        assert told == ["stayed"]
+    with lifecycle.telling_of_drain(lambda: told.append("late")):
+        assert told == ["stayed", "late"]
