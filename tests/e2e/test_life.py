@@ -2,6 +2,7 @@
 
 import os
 import pty
+import queue
 import subprocess
 import sys
 import threading
@@ -12,10 +13,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from canary_inference import infer
+from m2ib.oip import inference_pb2_grpc
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import attribution_pb2_grpc, settings_pb2
 from serving import running_server
-from wire import explain_request
+from wire import details_of, explain_request
 
 SECONDS = 60
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -86,6 +89,47 @@ def test_work_beyond_the_grace_is_cut_off_and_the_server_still_exits(tiny_packag
         assert running.stop() == 0
         with pytest.raises(grpc.RpcError):
             list(events)
+
+
+def open_streams(channel):
+    """Return a batch and a stream of inferences, each with one answer, and the queue whose None would end either."""
+    silence = queue.Queue()
+
+    def requests(first):
+        yield first
+        silence.get()  # until the test is over the client neither sends nor ends
+
+    batch = attribution_pb2_grpc.AttributionServiceStub(channel).ExplainBatch
+    inferences = inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer
+    pair = pb.ExplainBatchRequest(request=explain_request(settings=settings_pb2.Settings(steps=1, samples=2)))
+    streams = [batch(requests(pair)), inferences(requests(infer()))]
+    next(streams[0])
+    assert not next(streams[1]).error_message
+    return streams, silence
+
+
+def test_sigterm_ends_streams_that_are_open_and_idle_long_before_the_grace(tiny_package, tmp_path):
+    with (
+        running_server(tiny_package, tmp_path, "--grace-seconds", "3600") as running,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        streams, silence = open_streams(channel)
+        try:
+            assert running.stop() == 0  # although no client has ended its stream
+            for stream in streams:
+                with pytest.raises(grpc.RpcError) as caught:
+                    next(stream)
+                assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+                assert details_of(caught.value)["ErrorInfo"].reason == "DRAINING"
+                assert dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"
+        finally:
+            for _ in streams:
+                silence.put(None)
+        assert not running.events("calls cut off")
+        ended = {each["method"]: each["code"] for each in running.events("call ended")}
+        assert ended["ExplainBatch"] == ended["ModelStreamInfer"] == "UNAVAILABLE"
+        assert ended["ExplainBatch.pair"] == ended["ModelStreamInfer.request"] == "OK"
+        assert "Traceback" not in running.log()
 
 
 def test_callers_that_leave_or_come_too_late_cost_the_engine_nothing_more(tiny_package, tmp_path):
