@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import ssl
 import subprocess
 import sys
@@ -16,11 +17,14 @@ from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from canary_inference import infer
 from certificates import LOOPBACK, authority, issued
+from m2ib.oip import inference_pb2_grpc
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import attribution_pb2_grpc
 from m2ib_client import TLS, AccessError, Client
 from m2ib_server.access import tokens
+from m2ib_server.errors import CredentialsInvalid
 from serving import running_server
 from wire import details_of, explain_request
 
@@ -211,6 +215,41 @@ def test_a_token_that_is_taken_back_ends_with_the_next_call(vault, guarded, wire
     kept = {name: line for name, line in tokens.read_tokens(vault.folder / "tokens").items() if name != "ops"}
     tokens.write_tokens(vault.folder / "tokens", kept)
     assert refusal(lambda: list_models(wire, bearing(vault.ops)))[1] == "CREDENTIALS_INVALID"
+    list_models(wire, bearing(vault.viewer))
+
+
+def refused(answer):
+    """Return why one request of a stream was refused; "" where it was answered."""
+    return answer.status.message if isinstance(answer, pb.ExplainBatchResponse) else answer.error_message
+
+
+@pytest.mark.parametrize("method", ["ExplainBatch", "ModelStreamInfer"])
+def test_a_token_that_is_taken_back_ends_the_streams_it_opened_with_their_next_request(vault, guarded, wire, method):
+    stubs = [attribution_pb2_grpc.AttributionServiceStub(wire), inference_pb2_grpc.GRPCInferenceServiceStub(wire)]
+    (call,) = [getattr(stub, method) for stub in stubs if hasattr(stub, method)]
+    is_batch = method == "ExplainBatch"
+    request = pb.ExplainBatchRequest(id="pair", request=explain_request()) if is_batch else infer()
+    before = tokens.read_tokens(vault.folder / "tokens")
+    token, line = tokens.new_token("guest", ["explain"])
+    tokens.write_tokens(vault.folder / "tokens", {**before, "guest": line})
+    sent = queue.Queue()
+    answers = call(iter(sent.get, None), metadata=bearing(token), timeout=SECONDS)
+    try:
+        sent.put(request)
+        assert refused(next(answers)) == ""
+        tokens.write_tokens(vault.folder / "tokens", before)
+        sent.put(request)
+        assert refused(next(answers)) == str(CredentialsInvalid())
+        assert refusal(lambda: next(answers)) == (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID")
+    finally:
+        sent.put(None)
+    ended = [each for each in guarded.events("call ended") if each["caller"] == "token:guest"]
+    part = f"{method}.{'pair' if is_batch else 'request'}"
+    assert [(each["method"], each["code"]) for each in ended if each["method"].startswith(method)] == [
+        (part, "OK"),
+        (part, "UNAUTHENTICATED"),
+        (method, "UNAUTHENTICATED"),
+    ]
     list_models(wire, bearing(vault.viewer))
 
 

@@ -7,7 +7,7 @@ from grpc_status import rpc_status
 
 from m2ib_server.api.call import Call, CallEnd
 from m2ib_server.api.reception import Last, OpenGate, Reception, answered, streamed
-from m2ib_server.errors import AuditUnavailable, Draining, QueueFull
+from m2ib_server.errors import AuditUnavailable, CredentialsInvalid, Draining, QueueFull
 
 REFUSED = "UNAVAILABLE AUDIT_UNAVAILABLE"
 
@@ -273,3 +273,34 @@ async def test_of_a_caller_s_metadata_the_trace_s_context_is_kept_and_nothing_el
     metadata = (("traceparent", "00-" + "1" * 32 + "-" + "2" * 16 + "-01"), ("x-patient", "Zebrafinch"))
     call = await Servicer(Reception(OpenGate(), [])).Answer(None, Context(metadata))
     assert dict(call.trace_context) == dict(metadata[:1])
+
+
+class Gate:
+    """Admits everybody until it is told not to, and keeps what it was asked."""
+
+    def __init__(self):
+        self.asked, self.refusal = [], None
+
+    def admit(self, context, scope):
+        self.asked.append((context, scope))
+        if self.refusal is not None:
+            raise self.refusal
+        return "ward"
+
+
+async def test_the_gate_can_be_asked_again_of_the_same_caller_and_of_the_parts_of_its_call():
+    gate, context = Gate(), Context()
+    call = await Servicer(Reception(gate, [])).Answer(None, context)
+    call.readmit()
+    call.part("pair").readmit()
+    assert gate.asked == [(context, "explain")] * 3
+    gate.refusal = CredentialsInvalid()
+    with pytest.raises(CredentialsInvalid):
+        call.part("pair").readmit()
+
+
+async def test_nothing_of_how_the_gate_is_asked_again_shows_in_a_call():
+    context = Context((("authorization", "Bearer Zebrafinch"),))
+    call = await Servicer(Reception(Gate(), [])).Answer(None, context)
+    assert "readmit" not in repr(call)
+    assert "Zebrafinch" not in repr(call)

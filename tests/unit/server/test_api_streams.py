@@ -1,4 +1,4 @@
-"""What both kinds of streams of requests keep: a batch of pairs and a stream of inferences end as their server does."""
+"""What both kinds of streams of requests keep: they end as the server drains, and as their caller is taken back."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,9 +10,9 @@ import pytest
 from m2ib.oip import inference_pb2 as oip
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib_server.api.batch import Batch
-from m2ib_server.api.call import Call
+from m2ib_server.api.call import Call, never_admitted
 from m2ib_server.api.reception import OpenGate, Reception
-from m2ib_server.errors import Draining
+from m2ib_server.errors import CredentialsExpired, CredentialsInvalid, Draining, ScopeMissing
 from m2ib_server.oip.stream import InferStream
 
 SECONDS = 60
@@ -37,6 +37,31 @@ class Explaining:
         self.begun.append(name)
         if name.startswith("held"):
             await self.free.wait()
+
+
+class Gate:
+    """Admits everybody until it is told of a refusal."""
+
+    def __init__(self):
+        self.asked, self.refusal = 0, None
+
+    def readmit(self):
+        self.asked += 1
+        if self.refusal is not None:
+            raise self.refusal
+
+
+class Ends:
+    """An observer that keeps how calls ended."""
+
+    def __init__(self):
+        self.seen = []
+
+    def begun(self, call):
+        pass
+
+    def ended(self, call, end):
+        self.seen.append((end.code, end.reason))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +98,14 @@ KINDS = {
 class Running:
     """A stream that is being read by a client that sends when it is told to, and is silent otherwise."""
 
-    def __init__(self, kind, *, max_in_flight=4, requests=None):
+    def __init__(self, kind, *, max_in_flight=4, requests=None, readmit=None):
         self.kind = kind
         self.explaining = Explaining()
-        self.reception = Reception(OpenGate(), [])
+        self.gate, self.ends = Gate(), Ends()
+        self.reception = Reception(OpenGate(), [self.ends])
         self.answers = []
         self._sent = asyncio.Queue()
-        call = Call(service="", method="Stream", deadline_ns=None)
+        call = Call(service="", method="Stream", deadline_ns=None, readmit=readmit or self.gate.readmit)
         stream = kind.make(self.explaining, self.reception, call, max_in_flight=max_in_flight)
         self.reading = asyncio.create_task(self._read(stream.answers(requests or self._requests())))
 
@@ -192,3 +218,56 @@ async def test_a_stream_whose_client_ends_as_the_drain_begins_ends_well(kind):
     running = Running(kind, requests=just_in_time())
     assert await running.end() == [("a", False)]
     assert not running.reception.lifecycle.is_open
+
+
+@pytest.mark.parametrize("refusal", [CredentialsInvalid(), CredentialsExpired(), ScopeMissing("explain")])
+async def test_the_gate_is_asked_for_each_request_and_its_refusal_ends_the_stream(kind, refusal):
+    running = Running(kind)
+    for name in ("a", "b"):
+        running.send(name)
+        await running.settle()
+    assert running.gate.asked == 2
+    running.gate.refusal = refusal
+    running.send("late")
+    with pytest.raises(type(refusal)):
+        await running.end()  # although the client has not ended it
+    assert running.answers == [("a", False), ("b", False), ("late", True)]
+    assert running.explaining.begun == ["a", "b"]
+    assert [reason for _, reason in running.ends.seen] == ["", "", refusal.reason]
+
+
+async def test_what_was_begun_before_its_caller_was_taken_back_is_answered_and_nothing_later_is_read(kind):
+    running = Running(kind)
+    running.send("held")
+    await running.settle()
+    running.gate.refusal = CredentialsInvalid()
+    running.send("late")
+    await running.settle()
+    running.gate.refusal = None
+    running.send("later")
+    await running.settle()
+    assert running.answers == [("late", True)]
+    running.explaining.free.set()
+    with pytest.raises(CredentialsInvalid):
+        await running.end()
+    assert running.answers == [("late", True), ("held", False)]
+    assert running.explaining.begun == ["held"]
+
+
+async def test_a_caller_that_is_taken_back_after_it_sent_everything_is_told_so_at_the_end_too(kind):
+    running = Running(kind)
+    running.gate.refusal = CredentialsExpired()
+    running.send("late")
+    running.half_close()
+    with pytest.raises(CredentialsExpired):
+        await running.end()
+    assert running.answers == [("late", True)]
+
+
+async def test_a_request_whose_call_no_gate_admitted_is_not_begun(kind):
+    running = Running(kind, readmit=never_admitted)
+    running.send("a")
+    running.half_close()
+    assert await running.end() == [("a", True)]
+    assert running.explaining.begun == []
+    assert running.ends.seen == [("INTERNAL", "")]

@@ -55,7 +55,14 @@ class Ends:
 
 
 def stream_of(explaining, *, max_in_flight=4, flags=(), observers=()):
-    call = Call(service="", method="ModelStreamInfer", deadline_ns=None, caller="ward", flags=frozenset(flags))
+    call = Call(
+        service="",
+        method="ModelStreamInfer",
+        deadline_ns=None,
+        caller="ward",
+        flags=frozenset(flags),
+        readmit=lambda: "ward",
+    )
     reception = Reception(OpenGate(), observers)
     return InferStream(explaining.infer, reception, call, max_in_flight=max_in_flight)
 
