@@ -223,31 +223,40 @@ def refused(answer):
     return answer.status.message if isinstance(answer, pb.ExplainBatchResponse) else answer.error_message
 
 
-@pytest.mark.parametrize("method", ["ExplainBatch", "ModelStreamInfer"])
-def test_a_token_that_is_taken_back_ends_the_streams_it_opened_with_their_next_request(vault, guarded, wire, method):
-    stubs = [attribution_pb2_grpc.AttributionServiceStub(wire), inference_pb2_grpc.GRPCInferenceServiceStub(wire)]
-    (call,) = [getattr(stub, method) for stub in stubs if hasattr(stub, method)]
-    is_batch = method == "ExplainBatch"
-    request = pb.ExplainBatchRequest(id="pair", request=explain_request()) if is_batch else infer()
+@pytest.mark.parametrize(
+    ("of_service", "method", "part", "request_of"),
+    [
+        (
+            attribution_pb2_grpc.AttributionServiceStub,
+            "ExplainBatch",
+            "pair",
+            lambda: pb.ExplainBatchRequest(request=explain_request()),
+        ),
+        (inference_pb2_grpc.GRPCInferenceServiceStub, "ModelStreamInfer", "request", infer),
+    ],
+    ids=["batch", "inferences"],
+)
+def test_a_token_that_is_taken_back_ends_the_streams_it_opened_with_their_next_request(
+    vault, guarded, wire, of_service, method, part, request_of
+):
     before = tokens.read_tokens(vault.folder / "tokens")
     token, line = tokens.new_token("guest", ["explain"])
     tokens.write_tokens(vault.folder / "tokens", {**before, "guest": line})
     sent = queue.Queue()
-    answers = call(iter(sent.get, None), metadata=bearing(token), timeout=SECONDS)
+    answers = getattr(of_service(wire), method)(iter(sent.get, None), metadata=bearing(token), timeout=SECONDS)
     try:
-        sent.put(request)
+        sent.put(request_of())
         assert refused(next(answers)) == ""
         tokens.write_tokens(vault.folder / "tokens", before)
-        sent.put(request)
+        sent.put(request_of())
         assert refused(next(answers)) == str(CredentialsInvalid())
         assert refusal(lambda: next(answers)) == (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID")
     finally:
         sent.put(None)
     ended = [each for each in guarded.events("call ended") if each["caller"] == "token:guest"]
-    part = f"{method}.{'pair' if is_batch else 'request'}"
     assert [(each["method"], each["code"]) for each in ended if each["method"].startswith(method)] == [
-        (part, "OK"),
-        (part, "UNAUTHENTICATED"),
+        (f"{method}.{part}", "OK"),
+        (f"{method}.{part}", "UNAUTHENTICATED"),
         (method, "UNAUTHENTICATED"),
     ]
     list_models(wire, bearing(vault.viewer))

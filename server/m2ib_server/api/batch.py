@@ -20,9 +20,8 @@ class Batch:
     def __init__(self, explainer: Explainer, reception: Reception, call: Call, *, max_in_flight: int) -> None:
         """Prepare a batch for one call."""
         self._explainer = explainer
-        self._reception = reception
         self._call = call
-        self._pairs: SideBySide[pb.ExplainBatchRequest] = SideBySide(reception.lifecycle, max_in_flight=max_in_flight)
+        self._pairs: SideBySide[pb.ExplainBatchRequest] = SideBySide(reception, max_in_flight=max_in_flight)
         self._answers: asyncio.Queue[pb.ExplainBatchResponse | None] = asyncio.Queue()
 
     async def answers(self, requests: AsyncIterator[pb.ExplainBatchRequest]) -> AsyncGenerator[pb.ExplainBatchResponse]:
@@ -30,6 +29,7 @@ class Batch:
 
         Raises:
             Draining: those that were taken are answered; whoever has more to ask, asks another server.
+            ServiceError: the gate admits the caller no more.
         """
         serving = asyncio.create_task(self._serve(requests))
         try:
@@ -51,7 +51,7 @@ class Batch:
         call = self._call.part("pair")
         answered = pb.ExplainBatchResponse(id=wire.id)
         try:
-            async with self._reception.observed(call):
+            async with self._pairs.observed(call):
                 _check_id(wire.id)
                 explanation = await self._explainer.explain(wire.request, call, Priority.BULK)
             answered.explanation.CopyFrom(explanation)

@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -28,6 +28,15 @@ def trace_context_of(metadata: Mapping[str, str]) -> Mapping[str, str]:
     return {"traceparent": traceparent} if _TRACEPARENT.fullmatch(traceparent) else {}
 
 
+def never_admitted() -> None:
+    """Stand in for the gate of a call that has not passed it.
+
+    Raises:
+        AssertionError: always.
+    """
+    raise AssertionError("only a call that the gate has admitted asks it again")
+
+
 @dataclass(slots=True, kw_only=True)
 class Call:
     """One call under way; what is not known yet is empty. No text, pixel, handle or metadata of the caller's is here.
@@ -38,6 +47,8 @@ class Call:
         request_id: unique; the client gets it as trailing metadata.
         deadline_ns: on the monotonic clock, or None.
         caller: who calls, by the name that the operator gave; "" for an anonymous caller.
+        readmit: asks the gate again whether the caller may go on; raises what the gate raises. What it asks with, it
+            shows to nobody else.
         trace_context: the W3C header `traceparent` that came with the call; of its own span, once it is traced.
         flags: the headers of FLAG_KEYS that came with the value "true".
         model: the name of the model, once known.
@@ -58,6 +69,7 @@ class Call:
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     deadline_ns: int | None
     caller: str = ""
+    readmit: Callable[[], object] = field(default=never_admitted, repr=False)
     trace_context: Mapping[str, str] = field(default_factory=dict)
     flags: frozenset[str] = frozenset()
     model: str = ""
@@ -78,6 +90,7 @@ class Call:
             method=f"{self.method}.{name}",
             deadline_ns=self.deadline_ns,
             caller=self.caller,
+            readmit=self.readmit,
             trace_context=self.trace_context,
         )
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
@@ -81,6 +81,7 @@ class Reception:
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
         try:
             async with self.observed(call):
+                call.readmit = partial(self._gate.admit, context, scope)
                 call.caller = self._gate.admit(context, scope)
                 with nullcontext() if in_every_phase else self.lifecycle.call():
                     yield call

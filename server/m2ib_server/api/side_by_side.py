@@ -1,10 +1,12 @@
-"""Owns which requests of one stream are under way and when no more are read. Knows nothing of what they ask for."""
+"""Owns which requests of one stream are under way, and when no more are read. Knows nothing of what they ask for."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
-from m2ib_server.api.lifecycle import Lifecycle
+from m2ib_server.api.call import Call
+from m2ib_server.api.reception import Reception
 from m2ib_server.errors import Draining, ServiceError
 
 Wire = TypeVar("Wire")
@@ -14,12 +16,13 @@ Answer = Callable[[Wire], Coroutine[Any, Any, None]]  # raises nothing, and rele
 class SideBySide(Generic[Wire]):
     """The requests of one stream. At most `max_in_flight` are under way; the next one is read when a place is free.
 
-    Once the server drains, no further one is read: those that were taken are answered, and the stream ends with that.
+    Once the server drains, or the gate refuses one of them, no further one is read: those that were taken are answered,
+    and the stream ends with that.
     """
 
-    def __init__(self, lifecycle: Lifecycle, *, max_in_flight: int) -> None:
+    def __init__(self, reception: Reception, *, max_in_flight: int) -> None:
         """Have so many places."""
-        self._lifecycle = lifecycle
+        self._reception = reception
         self._places = asyncio.Semaphore(max_in_flight)
         self._under_way: set[asyncio.Task[None]] = set()
         self._taking: asyncio.Task[None] | None = None
@@ -30,10 +33,11 @@ class SideBySide(Generic[Wire]):
 
         Raises:
             Draining: the server began to drain before the client had sent everything.
+            ServiceError: the gate's refusal.
         """
         taking = self._taking = asyncio.create_task(self._take(wires, answer))
         try:
-            with self._lifecycle.telling_of_drain(self._drain):
+            with self._reception.lifecycle.telling_of_drain(self._drain):
                 await asyncio.wait([taking])
             if not taking.cancelled():
                 taking.result()
@@ -45,6 +49,21 @@ class SideBySide(Generic[Wire]):
             await asyncio.gather(*left, return_exceptions=True)
         if self._refusal is not None:
             raise self._refusal
+
+    @asynccontextmanager
+    async def observed(self, call: Call) -> AsyncIterator[None]:
+        """Tell the observers of a request's begin and end; ask the gate again, as the stream may outlast a token.
+
+        Raises:
+            ServiceError: the gate refuses the caller by now, and so it does whatever would come after this request.
+        """
+        async with self._reception.observed(call):
+            try:
+                call.readmit()
+            except ServiceError as refusal:
+                self._stop(refusal)
+                raise
+            yield
 
     def release(self) -> None:
         """Free a place: a request is done with."""

@@ -22,9 +22,8 @@ class InferStream:
     def __init__(self, infer: Infer, reception: Reception, call: Call, *, max_in_flight: int) -> None:
         """Prepare a stream for one call; `infer` answers one request."""
         self._infer = infer
-        self._reception = reception
         self._call = call
-        self._requests: SideBySide[oip.ModelInferRequest] = SideBySide(reception.lifecycle, max_in_flight=max_in_flight)
+        self._requests: SideBySide[oip.ModelInferRequest] = SideBySide(reception, max_in_flight=max_in_flight)
         self._unread = asyncio.Semaphore(MAX_UNREAD)
         self._messages: asyncio.Queue[oip.ModelStreamInferResponse | Exception | None] = asyncio.Queue()
 
@@ -35,6 +34,7 @@ class InferStream:
 
         Raises:
             Draining: those that were taken are answered; whoever has more to ask, asks another server.
+            ServiceError: the gate admits the caller no more.
             Exception: that of a request, where the caller wants errors to end the stream.
         """
         serving = asyncio.create_task(self._serve(wires))
@@ -58,7 +58,7 @@ class InferStream:
     async def _answer(self, wire: oip.ModelInferRequest) -> None:
         call = self._call.part("request")
         try:
-            async with self._reception.observed(call):
+            async with self._requests.observed(call):
                 answer = await self._infer(wire, call, self._tell)
             message = write_final(answer)
         except Exception as error:
