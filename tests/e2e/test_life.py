@@ -75,6 +75,7 @@ def test_sigterm_finishes_what_runs_and_exits_zero(tiny_package, tmp_path):
         assert list(events)[-1].WhichOneof("event") == "explanation"
         stopping.join(timeout=SECONDS)
         assert running.process.returncode == 0
+        assert not running.events("threads left behind")
 
 
 def test_work_beyond_the_grace_is_cut_off_and_the_server_still_exits(tiny_package, tmp_path):
