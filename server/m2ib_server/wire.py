@@ -92,7 +92,9 @@ def build_wire(
     repository = ModelRepositoryServicer(services.repository, services.reception)
     model_repository_pb2_grpc.add_ModelRepositoryServicer_to_server(repository, server)
     mirrored = MirroredHealth(status, MODEL_HEALTH)
-    inference = InferenceServicer(services.desk, services.reception, mirrored, services.statistics, settings)
+    inference = InferenceServicer(
+        services.desk, services.reception, services.repository, mirrored, services.statistics, settings
+    )
     inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)
     if settings.reflection:
         names = (*EXPLAINING, repository.name, health.SERVICE_NAME, reflection.SERVICE_NAME)

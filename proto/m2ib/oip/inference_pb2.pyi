@@ -1100,7 +1100,7 @@ class RepositoryIndexRequest(_message.Message):
     REPOSITORY_NAME_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     repository_name: _builtins.str
-    """Empty: there is one repository."""
+    """Must be empty: there is one repository."""
     ready: _builtins.bool
     """Only those that serve."""
     def __init__(
@@ -1119,13 +1119,13 @@ Global___RepositoryIndexRequest: _TypeAlias = RepositoryIndexRequest  # noqa: Y0
 
 @_typing.final
 class RepositoryIndexResponse(_message.Message):
-    """The models."""
+    """Every version that lies on disk or is loaded."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class ModelIndex(_message.Message):
-        """A model."""
+        """A version of a model."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -1138,9 +1138,9 @@ class RepositoryIndexResponse(_message.Message):
         version: _builtins.str
         """Its version."""
         state: _builtins.str
-        """"READY" or "UNAVAILABLE"."""
+        """"READY"; "UNAVAILABLE" when it is not loaded, cannot be, or is ill; "LOADING"; "UNLOADING"."""
         reason: _builtins.str
-        """Why it does not serve; empty otherwise."""
+        """Why it does not serve; empty for "READY"."""
         def __init__(
             self,
             *,

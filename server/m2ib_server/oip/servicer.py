@@ -16,6 +16,7 @@ from m2ib_server.errors import ModelUnknown
 from m2ib_server.oip.answer import write_answer, write_step
 from m2ib_server.oip.description import write_config, write_metadata
 from m2ib_server.oip.health import Health
+from m2ib_server.oip.index import Shelves, write_index
 from m2ib_server.oip.parameters import renamed_faults
 from m2ib_server.oip.refusals import Refusals
 from m2ib_server.oip.request import Asked, read_request
@@ -26,7 +27,6 @@ from m2ib_server.settings import ServerSettings
 SERVER_NAME = "m2ib-server"
 EXTENSIONS = ("model_configuration", "parameters", "schedule_policy", "statistics")
 UNKNOWN_MODEL = "Request for unknown model"  # what clients of Triton look for in a NOT_FOUND
-READY, UNAVAILABLE = "READY", "UNAVAILABLE"
 
 
 class InferenceServicer(Refusals):
@@ -36,13 +36,15 @@ class InferenceServicer(Refusals):
         self,
         desk: Desk,
         reception: Reception,
+        shelves: Shelves,
         health: Health,
         statistics: InferenceStatistics,
         settings: ServerSettings,
     ) -> None:
-        """Serve the models of the desk's catalogue; `statistics` are an observer of the reception's."""
+        """Serve the models of the desk's catalogue, which come from `shelves`; `statistics` observe the reception."""
         self.reception = reception
         self._desk = desk
+        self._shelves = shelves
         self._health = health
         self._statistics = statistics
         self._settings = settings
@@ -98,18 +100,8 @@ class InferenceServicer(Refusals):
 
     @answered
     async def RepositoryIndex(self, wire: oip.RepositoryIndexRequest, call: Call) -> oip.RepositoryIndexResponse:
-        """List the models."""
-        index = oip.RepositoryIndexResponse()
-        for model in self._desk.catalogue:
-            serves = await self._health.is_serving(exact_name(model))
-            if serves or not wire.ready:
-                index.models.add(
-                    name=model.manifest.name,
-                    version=model.manifest.version,
-                    state=READY if serves else UNAVAILABLE,
-                    reason="" if serves else "its health is not SERVING",
-                )
-        return index
+        """List every version, loaded or not."""
+        return await write_index(wire, self._shelves, self._health)
 
     @answered
     async def ModelInfer(self, wire: oip.ModelInferRequest, call: Call) -> oip.ModelInferResponse:

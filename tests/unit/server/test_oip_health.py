@@ -43,7 +43,8 @@ def nothing_loaded(name, call):
 def servicer_in(phase, status, catalogue=(), leased=nothing_loaded):
     desk = SimpleNamespace(catalogue=catalogue, explainer=SimpleNamespace(leased=leased))
     reception = Reception(OpenGate(), [], Lifecycle(phase))
-    return InferenceServicer(desk, reception, MirroredHealth(status, "m/{name}"), InferenceStatistics(), None)
+    mirrored = MirroredHealth(status, "m/{name}")
+    return InferenceServicer(desk, reception, None, mirrored, InferenceStatistics(), None)
 
 
 async def test_health_is_mirrored_for_the_server_and_for_each_model():
@@ -98,7 +99,3 @@ async def test_a_version_that_does_not_serve_is_told_from_another_that_does(vers
 
     assert {version: await is_ready(version) for version in of_version} == of_version
     assert await is_ready("") == of_version["1"]
-    index = await servicer.RepositoryIndex(oip.RepositoryIndexRequest(), Context())
-    assert {each.version: each.state == "READY" for each in index.models} == of_version
-    ready = await servicer.RepositoryIndex(oip.RepositoryIndexRequest(ready=True), Context())
-    assert [each.version for each in ready.models] == [version for version, serves in of_version.items() if serves]
