@@ -1,6 +1,7 @@
 """The command line `m2ib-server`: reads settings from flags and variables, builds, serves."""
 
 import asyncio
+import logging
 import os
 import threading
 import time
@@ -36,7 +37,7 @@ from m2ib_server.settings import (
     WatchLimits,
 )
 from m2ib_server.sight.audit_command import audit
-from m2ib_server.telemetry import configure_log, log_event
+from m2ib_server.telemetry import configure_log, log_event, origin_of
 
 app = typer.Typer(
     help="Serves M2IB attributions of CLIP-like models over gRPC.",
@@ -198,6 +199,7 @@ def serve(
             health_listen=health_listen,
         ),
     )
+    configure_log()
     code = _run(settings)
     _leave(code)
     raise typer.Exit(code)
@@ -239,8 +241,19 @@ def _root(
 
 
 def _run(settings: ServerSettings) -> int:
-    """Build and serve; return the exit code."""
-    configure_log()
+    """Build and serve; return the exit code.
+
+    Of a fault that nobody foresaw the log has type and origin: its text may be a caller's.
+    """
+    try:
+        return _served(settings)
+    except Exception as error:
+        fields = {"error_type": type(error).__name__, "origin": origin_of(error)}
+        log_event("ended by a fault", level=logging.CRITICAL, **fields)
+        return EXIT_FAILED
+
+
+def _served(settings: ServerSettings) -> int:
     descriptors.raise_limit()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines are neither JSON nor on the allow-list
     from m2ib_server.access.opening import open_access

@@ -46,3 +46,19 @@ def test_the_command_that_serves_leaves_so(tmp_path):
     tokens.write_text("no line of a token file\n")
     command = ["serve", "--models", str(tmp_path), "--listen", "127.0.0.1:0", "--tokens", str(tokens)]
     assert ended(STRANGER + "main()", *command) == (3, [1])
+
+
+def test_a_fault_that_nobody_foresaw_ends_it_too_and_its_text_is_told_nobody(tmp_path):
+    program = f"""
+from pathlib import Path
+from m2ib_server.__main__ import _run
+from m2ib_server.settings import ServerSettings
+from m2ib_server.telemetry import configure_log
+configure_log()
+raise SystemExit(_run(ServerSettings(models=Path({str(tmp_path)!r}), listen="", device="zebrafinch", threads=1)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.returncode == 1
+    (line,) = map(json.loads, done.stderr.splitlines())
+    assert (line["event"], line["error_type"]) == ("ended by a fault", "ValueError")
+    assert "zebrafinch" not in done.stderr
