@@ -1,9 +1,12 @@
 """Exports packages as an operator would, in a process of its own; what nothing has changed is kept."""
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,15 +14,27 @@ CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
 
 
 def export(checkpoint: Path | str, package: Path, *flags: str, kept: Path | None = None) -> Path:
-    """Export a checkpoint; with a folder of kept packages, copy from there what was exported of the very same."""
+    """Export a checkpoint; with a folder of kept packages, copy from there what was exported of the very same.
+
+    Who asks for what is being exported waits for it.
+    """
     if kept is None:
         return _export(checkpoint, package, flags)
     original = kept / _digest(checkpoint, flags)
-    if not (original / "manifest.json").exists():
-        shutil.rmtree(original, ignore_errors=True)
-        _export(checkpoint, original, flags)
+    with _alone(original.with_suffix(".lock")):
+        if not (original / "manifest.json").exists():
+            shutil.rmtree(original, ignore_errors=True)
+            _export(checkpoint, original, flags)
     shutil.copytree(original, package)
     return package
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Keep others out, in this process and others, while the body lasts."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _export(checkpoint: Path | str, package: Path, flags: tuple[str, ...]) -> Path:
