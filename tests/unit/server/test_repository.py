@@ -159,8 +159,8 @@ async def test_a_swap_whose_aliases_cannot_be_kept_changes_nothing(make_bench, t
     with pytest.raises(AliasesUnwritable):
         await bench.repository.swap("tiny", "2")
     assert repr(bench.catalogue.find("tiny")) == "tiny:1"
-    await settled(lambda: bench.loader.unloaded == ["tiny:2"])
-    assert bench.repository.used_bytes == 100
+    await settled(lambda: bench.repository.used_bytes == 100)
+    assert bench.loader.unloaded == ["tiny:2"]
 
 
 async def test_another_package_under_a_loaded_version_takes_its_place(bench):
