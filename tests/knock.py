@@ -21,6 +21,7 @@ TRANSPORT = ("Received message larger than max",)  # how gRPC itself refuses, be
 # How a method may end, whatever is sent to it in one whole call without a deadline, by a caller who is let in.
 # docs/operations/statuses.md tells operators so, and tests/contract/test_statuses.py holds the two together.
 OUTRIGHT = frozenset({"OK", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"})
+CHANGE = OUTRIGHT | {"FAILED_PRECONDITION"}
 STATUSES = {
     "m2ib.v1.AttributionService": {
         "Explain": OUTRIGHT | {"NOT_FOUND"},
@@ -30,6 +31,14 @@ STATUSES = {
         "Score": OUTRIGHT | {"NOT_FOUND"},
         "ListModels": OUTRIGHT,
         "GetModel": OUTRIGHT | {"NOT_FOUND"},
+    },
+    "m2ib.v1.ModelRepository": {
+        "ListVersions": OUTRIGHT,
+        "LoadModel": CHANGE | {"NOT_FOUND"},
+        "UnloadModel": CHANGE | {"NOT_FOUND"},
+        "SwapModel": CHANGE | {"NOT_FOUND"},
+        "SetAlias": CHANGE,
+        "DeleteAlias": CHANGE,
     },
     "inference.GRPCInferenceService": {
         "ServerLive": OUTRIGHT,
