@@ -1,6 +1,7 @@
 """Owns JSON Web Tokens: which keys sign them, what they must claim, and whom they name. Fetches nothing."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def identify(token: str, keys: Mapping[str | None, jwt.PyJWK], issuer: Issuer) -
     if not is_name(subject):
         raise CredentialsInvalid
     identity = Identity(name=f"{KIND}{subject}", scopes=known_scopes(_scopes(claims)))
-    return Claimed(identity=identity, until=float(claims["exp"]) + LEEWAY_SECONDS)
+    return Claimed(identity=identity, until=_until(claims["exp"]))
 
 
 def _claims(token: str, keys: Mapping[str | None, jwt.PyJWK], issuer: Issuer) -> Mapping[str, Any]:
@@ -100,6 +101,17 @@ def _key(key_id: object, keys: Mapping[str | None, jwt.PyJWK]) -> jwt.PyJWK:
     if key is None:
         raise CredentialsInvalid
     return key
+
+
+def _until(expiry: Any) -> float:
+    """Return when a token ends; its library takes whole numbers, and digits, that are beyond any float."""
+    try:
+        until = float(expiry) + LEEWAY_SECONDS
+    except OverflowError as error:
+        raise CredentialsInvalid from error
+    if not math.isfinite(until):
+        raise CredentialsInvalid
+    return until
 
 
 def _scopes(claims: Mapping[str, Any]) -> list[object]:

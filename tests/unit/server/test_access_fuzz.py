@@ -63,7 +63,13 @@ def gate(tmp_path_factory):
 
 
 def good_claims():
-    return {"iss": ISSUER.name, "aud": ISSUER.audience, "sub": "alice", "exp": int(time.time()) + 300, "scope": "explain"}
+    return {
+        "iss": ISSUER.name,
+        "aud": ISSUER.audience,
+        "sub": "alice",
+        "exp": int(time.time()) + 300,
+        "scope": "explain",
+    }
 
 
 def encoded(part: bytes) -> bytes:
