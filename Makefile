@@ -50,8 +50,8 @@ fuzz: install  ## Break images, messages and calls in new ways, each for M2IB_FU
 	$(BIN)/pip install --quiet --upgrade --target out/fuzz/tools -r tests/fuzz/requirements.txt
 	for target in images messages; do \
 	  PYTHONPATH=out/fuzz/tools:tests $(BIN)/python -m fuzz $$target $${M2IB_FUZZ_SECONDS:-300} || exit 1; done
-	$(BIN)/pytest --hypothesis-profile endless tests/e2e/test_fuzz.py tests/e2e/test_fuzz_oip.py \
-	  tests/unit/server/test_imaging_fuzz.py --timeout 3600
+	$(BIN)/pytest --hypothesis-profile endless tests/e2e/test_fuzz*.py tests/unit/server/test_imaging_fuzz.py \
+	  tests/unit/server/test_access_fuzz.py --timeout 3600
 
 models/demo/manifest.json: $(VENV)/.installed $(EXPORTER)
 	mkdir -p models

@@ -16,7 +16,10 @@ from wire import explain_request
 
 SECONDS = 60  # nothing that is knocked with takes a second: an answer that takes this long is a hang
 CANARY = "Canary"  # stands in for whatever a caller sends; it may come back in an answer, never in a refusal
-TRANSPORT = ("Received message larger than max",)  # how gRPC itself refuses, before there is a call and a reason
+TRANSPORT = (
+    "Received message larger than max",
+    "received metadata size exceeds",
+)  # how gRPC itself refuses, with no reason
 
 # How a method may end, whatever is sent to it in one whole call without a deadline, by a caller who is let in.
 # docs/operations/statuses.md tells operators so, and tests/contract/test_statuses.py holds the two together.
@@ -88,7 +91,9 @@ class Ending:
     reason: str = ""
 
 
-def knock(channel: grpc.Channel, method: MethodDescriptor, sent: Sequence[bytes]) -> Ending:
+def knock(
+    channel: grpc.Channel, method: MethodDescriptor, sent: Sequence[bytes], metadata: Sequence[tuple[str, str]] = ()
+) -> Ending:
     """Call a method with serialised messages, of which a unary one takes the first."""
     multi_callable = {
         (False, False): channel.unary_unary,
@@ -98,7 +103,7 @@ def knock(channel: grpc.Channel, method: MethodDescriptor, sent: Sequence[bytes]
     }[method.client_streaming, method.server_streaming]
     call = multi_callable(f"/{method.containing_service.full_name}/{method.name}")
     try:
-        answer = call(iter(sent) if method.client_streaming else sent[0], timeout=SECONDS)
+        answer = call(iter(sent) if method.client_streaming else sent[0], timeout=SECONDS, metadata=metadata)
         return Ending(code="OK", answers=tuple(answer) if method.server_streaming else (answer,))
     except grpc.RpcError as error:
         return Ending(code=error.code().name, said=_said(error), reason=_reason(error))
@@ -124,17 +129,22 @@ def check_pairs(answers: Sequence[bytes]) -> None:
 
 def check_serves_on(running: RunningServer, channel: grpc.Channel) -> None:
     """Hold a server to its life after all that: healthy, answering, and silent of what was sent and of faults."""
+    check_answers(running, channel)
+    log = running.log()
+    assert CANARY.lower() not in log.lower()
+    assert '"level": "ERROR"' not in log
+    assert not running.events("foreign")
+
+
+def check_answers(running: RunningServer, channel: grpc.Channel, metadata: Sequence[tuple[str, str]] = ()) -> None:
+    """Hold a server to its life: healthy, and a good request of this caller's is answered."""
     health = health_pb2_grpc.HealthStub(channel)
     serving = health_pb2.HealthCheckResponse.SERVING
     assert health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS).status == serving
     stub = attribution_pb2_grpc.AttributionServiceStub(channel)
     request = explain_request(settings=settings_pb2.Settings(steps=1, samples=2))
-    assert stub.Explain(request, timeout=SECONDS).explanation.image.grid_bits.data
+    assert stub.Explain(request, timeout=SECONDS, metadata=metadata).explanation.image.grid_bits.data
     assert running.process.poll() is None
-    log = running.log()
-    assert CANARY.lower() not in log.lower()
-    assert '"level": "ERROR"' not in log
-    assert not running.events("foreign")
 
 
 def _said(error: grpc.RpcError) -> str:
