@@ -1,11 +1,10 @@
 """Every fault of ours has one row in one table, which says its status, its details and whether to come back."""
 
-import inspect
-
 import grpc
 import pytest
 from google.rpc import code_pb2, error_details_pb2
 
+from every_error import every_error, example
 from m2ib_server import errors
 from m2ib_server.api.status import (
     ANSWERS,
@@ -19,33 +18,6 @@ from m2ib_server.api.status import (
     rich_status,
     unknown_status,
 )
-
-FILLING = {float: 2.0, int: 3, list[str]: ["tiny"], str: "something"}
-
-
-def every_error(root=errors.ServiceError):
-    """Every kind of error that our own server can raise; what a test of another file defines is none."""
-    for kind in root.__subclasses__():
-        if kind.__module__.startswith("m2ib_server"):
-            yield kind
-        yield from every_error(kind)
-
-
-def example(kind):
-    """Make an error of a kind from what its constructor asks for."""
-    arguments = {}
-    positional = []
-    for name, parameter in inspect.signature(kind).parameters.items():
-        if parameter.default is not parameter.empty or parameter.kind in (
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-        ):
-            continue
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            arguments[name] = FILLING[parameter.annotation]
-        else:
-            positional.append(FILLING[parameter.annotation])
-    return kind(*positional, **arguments)
 
 
 def details_of(status):
