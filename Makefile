@@ -6,7 +6,11 @@ PROTOS := $(wildcard proto/m2ib/*/*.proto)
 SERVICES := $(shell grep -l "^service " $(PROTOS))
 EXPORTER := $(wildcard $(addprefix export/m2ib_export/,*.py *.txt families/*.py demo/__init__.py demo/checkpoint/*) proto/m2ib/v1/*_pb2.py)
 DEMO_TEXT := right mid zone mass
+WORKERS ?= 2
 BENCHMARKS := eager roofline mask rows startup export_cost growth load
+
+# A file's tests stay together: they share servers. The slow ones need the memory for themselves.
+SIDE_BY_SIDE := --numprocesses $(WORKERS) --dist loadfile
 
 .PHONY: install proto format lint test test-all soak demo bench bench-official fuzz clean
 
@@ -38,10 +42,11 @@ lint: install  ## Check format, style, types, layers, spelling, and that generat
 	$(BIN)/python tests/contract/fresh_proto.py
 
 test: install  ## Run the tests that fit into ten minutes on two cores.
-	$(BIN)/pytest -m 'not slow and not soak'
+	$(BIN)/pytest -m 'not slow and not soak' $(SIDE_BY_SIDE)
 
 test-all: install  ## Run every test but the soak, full-size architectures included.
-	$(BIN)/pytest -m 'not soak' --hypothesis-profile deep
+	$(BIN)/pytest -m 'not slow and not soak' --hypothesis-profile deep $(SIDE_BY_SIDE)
+	$(BIN)/pytest -m slow --hypothesis-profile deep
 
 soak: install  ## Mix calls of every kind for ten minutes (M2IB_SOAK_SECONDS) and look for what is lost or leaks.
 	$(BIN)/pytest -m soak -s tests/soak

@@ -90,26 +90,6 @@ PRESETS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LawfulCheckpoint:
-    """A checkpoint whose graphs have to keep the laws: its family, its preset, the flags of its export."""
-
-    family: str
-    preset: str
-    is_legacy: bool = False
-    flags: tuple[str, ...] = ()
-
-    def write(self, directory: Path) -> Path:
-        """Write it, and return the directory."""
-        return write_checkpoint(directory, self.preset, is_legacy=self.is_legacy)
-
-
-LAWFUL = {  # a new family adds one row
-    "clip": LawfulCheckpoint(family="clip", preset="tiny", flags=("--vision-layer", "0", "--text-layer", "0")),
-    "clip-gelu-legacy": LawfulCheckpoint(family="clip", preset="tiny-gelu", is_legacy=True),
-}
-
-
 def write_checkpoint(directory: Path, preset: str, *, seed: int = 0, is_legacy: bool = False) -> Path:
     """Write a checkpoint of a preset's shape, its weights drawn from the seed, and return the directory.
 

@@ -1,14 +1,13 @@
 """Fixtures that take seconds to make, made once: exported packages and running servers."""
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import as_file, files
 
 import pytest
 from hypothesis import settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
-from checkpoints import LAWFUL, write_checkpoint
+from checkpoints import write_checkpoint
 from packages import export
 from scrape import METRICS
 from serving import running_server
@@ -26,9 +25,6 @@ settings.register_profile(
 settings.load_profile("quick")
 
 
-WHOLE_SUITE = 2000  # so many tests are not asked for by name
-
-
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory):
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny", "tiny")
@@ -38,20 +34,6 @@ def tiny_checkpoint(tmp_path_factory):
 def kept_packages(request):
     """A folder where exported packages outlive a run of the tests; `pytest --cache-clear` empties it."""
     return request.config.cache.mkdir("packages")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def exported_ahead(request, tmp_path_factory, kept_packages):
-    """In a run of the whole suite, export what the laws need while the tests before them run: that takes one core."""
-    if len(request.session.items) < WHOLE_SUITE:
-        yield
-        return
-    folder = tmp_path_factory.mktemp("ahead")
-    checkpoints = {name: lawful.write(folder / name) for name, lawful in LAWFUL.items()}  # torch's seed is one for all
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="export") as ahead:
-        for name, checkpoint in checkpoints.items():
-            ahead.submit(export, checkpoint, folder / f"{name}-package", *LAWFUL[name].flags, kept=kept_packages)
-        yield
 
 
 @pytest.fixture(scope="session")

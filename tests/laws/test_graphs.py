@@ -1,4 +1,4 @@
-"""The laws every exported graph keeps, for every family: a new family adds one row to LAWFUL."""
+"""The laws every exported graph keeps, for every family: a new family adds one row to CHECKPOINTS."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,17 @@ from google.protobuf import json_format
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from checkpoints import LAWFUL, write_checkpoint
+from checkpoints import write_checkpoint
 from m2ib.v1 import manifest_pb2 as pb
 from m2ib_export.families import FAMILIES, OriginalModel, load_original
 from m2ib_export.gradient import similarity_and_gradient
 from m2ib_export.tokeniser import pad
 from packages import export
 
+CHECKPOINTS = {
+    "clip": ("clip", "tiny", False, ("--vision-layer", "0", "--text-layer", "0")),
+    "clip-gelu-legacy": ("clip", "tiny-gelu", True, ()),
+}
 ROLES = [role for name, role in pb.GraphRole.items() if role != pb.GRAPH_ROLE_UNSPECIFIED]
 TEXT_ROLES = (pb.GRAPH_ROLE_TEXT_TAIL, pb.GRAPH_ROLE_TEXT_TAIL_GRAD)
 UNSEEN_ROWS = 5
@@ -103,12 +107,12 @@ def open_subject(family, checkpoint, package):
     return Subject(directory=package, manifest=manifest, original=original, sessions=sessions)
 
 
-@pytest.fixture(scope="module", params=LAWFUL)
-def subject(request, tmp_path_factory, kept_packages):
-    lawful, folder = LAWFUL[request.param], tmp_path_factory.mktemp(request.param)
-    checkpoint = lawful.write(folder / "checkpoint")
-    package = export(checkpoint, folder / "package", *lawful.flags, kept=kept_packages)
-    return open_subject(lawful.family, checkpoint, package)
+@pytest.fixture(scope="module", params=CHECKPOINTS)
+def subject(request, tmp_path_factory):
+    family, preset, is_legacy, flags = CHECKPOINTS[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    checkpoint = write_checkpoint(folder / "checkpoint", preset, is_legacy=is_legacy)
+    return open_subject(family, checkpoint, export(checkpoint, folder / "package", *flags))
 
 
 def relative_error(ours, expected):
@@ -117,7 +121,7 @@ def relative_error(ours, expected):
 
 
 def test_every_family_has_a_row():
-    assert {lawful.family for lawful in LAWFUL.values()} == set(FAMILIES)
+    assert {family for family, *_ in CHECKPOINTS.values()} == set(FAMILIES)
 
 
 @pytest.mark.parametrize("role", ROLES, ids=pb.GraphRole.Name)
