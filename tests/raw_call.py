@@ -4,13 +4,14 @@ import re
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, CONTINUATION = 0, 1, 3, 4, 6, 7, 9  # RFC 9113, 6
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
+INITIAL_WINDOW_SIZE = 4  # the setting, RFC 9113, 6.5.2
 MAX_FRAME = 1 << 14
 # The first status that a connection's server writes is a literal in its header block (RFC 7541, 6.2), not compressed.
 _STATUS = re.compile(rb"grpc-status.(\d{1,2})", re.DOTALL)
@@ -38,6 +39,21 @@ def raw_call(address: str, path: str, headers: Sequence[tuple[bytes, bytes]], *,
         call = [*_header_frames(block), _frame(DATA, b"\0" * 5, flags=END_STREAM, stream=1)]
         _try_sending(connection, PREFACE + _frame(SETTINGS) + b"".join(call))
         return _ending(connection)
+
+
+@contextmanager
+def stalled_call(address: str, path: str) -> Iterator[socket.socket]:
+    """Call a method with an empty message, for as long as the body lasts, and let the server send nothing of an answer.
+
+    The window that each stream begins with is 0 (RFC 9113, 6.9.2).
+    """
+    no_window = struct.pack(">HI", INITIAL_WINDOW_SIZE, 0)
+    block = b"".join(_literal(name, value) for name, value in _usual(address, path))
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        call = [*_header_frames(block), _frame(DATA, b"\0" * 5, flags=END_STREAM, stream=1)]
+        connection.sendall(PREFACE + _frame(SETTINGS, no_window) + _frame(SETTINGS, flags=ACK) + b"".join(call))
+        yield connection
 
 
 def _ending(connection: socket.socket) -> RawEnding:

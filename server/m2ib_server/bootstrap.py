@@ -155,8 +155,8 @@ async def serve(
     reception = Reception(access.gate, books.observers, lifecycle, recorder=books.audit_log)
     desk = Desk(rooms.catalogue, rooms.fleet, settings)
     services = Services(desk=desk, repository=rooms.repository, reception=reception, statistics=books.statistics)
-    wire = build_wire(services, settings, [rooms.metrics.rpcs] if rooms.metrics else [])
-    board, stop = HealthBoard(wire.status), Stop()
+    board, stop = HealthBoard(), Stop()
+    wire = build_wire(services, board, settings, [rooms.metrics.rpcs] if rooms.metrics else [])
     watchdog = Watchdog(rooms.fleet, rooms.catalogue, board, settings.watch, services=EXPLAINING, lifecycle=lifecycle)
     rooms.catalogue.watch(watchdog.wake)
     with stop.on_signals(is_stdin_one=settings.exit_with_stdin):
@@ -165,7 +165,7 @@ async def serve(
             address = await wire.start(settings, access.credentials)
             async with watchdog.watching(stop.give):
                 reason = await _until_stopped(rooms, settings, address, lifecycle, watchdog, stop, showing)
-            await board.close()
+            board.close()
             grace = 0.0 if reason == ENGINE_GIVEN_UP else settings.grace_seconds
             log_event("draining", reason=reason, grace_seconds=grace)
             await drain(wire.server, lifecycle, grace)
@@ -196,7 +196,7 @@ async def _until_stopped(
     if stop.is_given:
         return await stop.reason()
     lifecycle.open()
-    await watchdog.look(time.monotonic_ns())
+    watchdog.look(time.monotonic_ns())
     log_event("ready", address=address, version=__version__, device=settings.device, threads=settings.threads)
     if settings.ready_file is not None:
         _write_ready(settings.ready_file, address)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_channelz.v1 import channelz
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from m2ib.oip import inference_pb2, inference_pb2_grpc
@@ -16,13 +16,14 @@ from m2ib_server.access.address import UNIX
 from m2ib_server.access.doors import Doors
 from m2ib_server.admin import ModelRepositoryServicer
 from m2ib_server.api import AttributionServicer, Desk, Parsing, Reception
-from m2ib_server.oip import InferenceServicer, InferenceStatistics, MirroredHealth
+from m2ib_server.oip import InferenceServicer, InferenceStatistics
 from m2ib_server.repository import Repository
 from m2ib_server.settings import DEFAULT_TRANSPORT, ServerSettings, TransportSettings
 from m2ib_server.telemetry import log_event
-from m2ib_server.watch import MODEL_HEALTH
+from m2ib_server.watch import HealthBoard, HealthServicer
 
 EXPLAINING = (AttributionServicer.name, InferenceServicer.name)  # the services that serve when a model does
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 MAX_STREAMS = 2048  # of a connection at a time; more wait in the client, and without a bound each would take memory
 PROBE_BYTES = 4096  # no question for health is longer
 
@@ -51,12 +52,10 @@ class Wire:
     Attributes:
         server: has every service.
         probed: has health alone, in plaintext, for probes that can show no certificate; it may listen nowhere.
-        status: the health that both tell.
     """
 
     server: grpc.aio.Server
     probed: grpc.aio.Server
-    status: health.aio.HealthServicer
 
     async def start(self, settings: ServerSettings, credentials: grpc.ServerCredentials | None) -> str:
         """Listen and take calls; return "host:port" with the port that was taken, or the path of a socket.
@@ -78,32 +77,34 @@ class Wire:
 
 
 def build_wire(
-    services: Services, settings: ServerSettings, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
+    services: Services,
+    board: HealthBoard,
+    settings: ServerSettings,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> Wire:
-    """Put every service on a server; `interceptors` see calls first. Made on the event loop."""
+    """Put every service on a server, with the board's health; `interceptors` see calls first. On the event loop."""
     server = grpc.aio.server(
         interceptors=[*interceptors, Doors(services.reception), Parsing()],
         options=channel_options(settings.max_message_bytes, settings.transport),
     )
-    status = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    health = HealthServicer(board)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
     attribution = AttributionServicer(services.desk, services.reception, settings)
     attribution_pb2_grpc.add_AttributionServiceServicer_to_server(attribution, server)
     repository = ModelRepositoryServicer(services.repository, services.reception)
     model_repository_pb2_grpc.add_ModelRepositoryServicer_to_server(repository, server)
-    mirrored = MirroredHealth(status, MODEL_HEALTH)
     inference = InferenceServicer(
-        services.desk, services.reception, services.repository, mirrored, services.statistics, settings
+        services.desk, services.reception, services.repository, board, services.statistics, settings
     )
     inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)
     if settings.reflection:
-        names = (*EXPLAINING, repository.name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (*EXPLAINING, repository.name, HEALTH, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
     if settings.transport.channelz:
         channelz.add_channelz_servicer(server)
     probed = grpc.aio.server(options=channel_options(PROBE_BYTES))
-    health_pb2_grpc.add_HealthServicer_to_server(status, probed)
-    return Wire(server=server, probed=probed, status=status)
+    health_pb2_grpc.add_HealthServicer_to_server(health, probed)
+    return Wire(server=server, probed=probed)
 
 
 def counted_services() -> list[ServiceDescriptor]:

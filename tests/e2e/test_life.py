@@ -17,6 +17,7 @@ from canary_inference import infer
 from m2ib.oip import inference_pb2_grpc
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import attribution_pb2_grpc, settings_pb2
+from raw_call import stalled_call
 from serving import running_server
 from wire import details_of, explain_request
 
@@ -193,3 +194,26 @@ def test_an_engine_that_cannot_be_helped_ends_the_server_with_an_error(demo_pack
         assert running.process.wait(timeout=SECONDS) == 1
         assert [line["reason"] for line in running.events("engine given up")] == ["engine stuck"]
         assert [line["reason"] for line in running.events("stopped")] == ["engine given up"]
+
+
+def test_a_stranger_who_watches_health_and_reads_nothing_does_not_keep_the_server_from_ending(tiny_package, tmp_path):
+    with (
+        running_server(tiny_package, tmp_path, "--health-listen", "127.0.0.1:0") as running,
+        stalled_call(running.address, "/grpc.health.v1.Health/Watch"),
+        stalled_call(running.events("health")[0]["address"], "/grpc.health.v1.Health/Watch"),
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        stub = health_pb2_grpc.HealthStub(channel)
+        watching = stub.Watch(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+        assert next(watching).status == SERVING
+        assert running.stop() == 0
+        told = [each.status for each in until_it_ends(watching)]
+        assert told == [health_pb2.HealthCheckResponse.NOT_SERVING]
+
+
+def until_it_ends(stream):
+    """Yield a stream's messages until the server cuts it off."""
+    try:
+        yield from stream
+    except grpc.RpcError as error:
+        assert error.code() is grpc.StatusCode.UNAVAILABLE

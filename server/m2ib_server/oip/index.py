@@ -40,7 +40,7 @@ async def write_index(
     index = oip.RepositoryIndexResponse()
     for report in await shelves.versions():
         state, reason = STATE_AND_REASON[report.state]
-        if state == READY and not await health.is_serving(f"{report.name}:{report.version}"):
+        if state == READY and not health.is_serving(f"{report.name}:{report.version}"):
             state, reason = UNAVAILABLE, ILL
         if state == READY or not request.ready:
             index.models.add(name=report.name, version=report.version, state=state, reason=reason)

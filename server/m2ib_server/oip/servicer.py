@@ -57,14 +57,14 @@ class InferenceServicer(Refusals):
     @answered_in_every_phase
     async def ServerReady(self, wire: oip.ServerReadyRequest, call: Call) -> oip.ServerReadyResponse:
         """Say whether the server serves."""
-        return oip.ServerReadyResponse(ready=await self._health.is_serving())
+        return oip.ServerReadyResponse(ready=self._health.is_serving())
 
     @answered_in_every_phase
     async def ModelReady(self, wire: oip.ModelReadyRequest, call: Call) -> oip.ModelReadyResponse:
         """Say whether a version serves, without one that which the name leads to; what is not loaded does not."""
         try:
             with self._leased(wire.name, wire.version, call) as model:
-                return oip.ModelReadyResponse(ready=await self._health.is_serving(exact_name(model)))
+                return oip.ModelReadyResponse(ready=self._health.is_serving(exact_name(model)))
         except ModelUnknown:
             return oip.ModelReadyResponse(ready=False)
 

@@ -1,44 +1,71 @@
-"""Shows what serves: grpc.health.v1 for whoever asks over the wire, and for other services of this server."""
+"""Owns what serves and what does not, by the names under which grpc.health.v1 is asked, and who waits for a change."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-MODEL_HEALTH = "m2ib.v1.Model/{name}"  # where a model's health is asked for; the name may be `name:version` as well
+SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 def model_health(name: str) -> str:
     """Return the name under which a model's health is asked for; `name` is the model's, or `name:version`."""
-    return MODEL_HEALTH.format(name=name)
+    return f"m2ib.v1.Model/{name}"
 
 
 class HealthBoard:
-    """The health by name. Nothing serves before it is shown to. One event loop's alone."""
+    """The health by name; "" is the whole server. Nothing serves before it is shown to. One event loop's alone.
 
-    def __init__(self, status: health.aio.HealthServicer) -> None:
-        """Show through a health service."""
-        self._status = status
-        self._shown: dict[str, bool] = {}
+    Showing waits for nobody: whoever watches is woken and reads what is shown by then.
+    """
 
-    async def show(self, serving: Mapping[str, bool]) -> None:
+    def __init__(self) -> None:
+        """Show that nothing serves."""
+        self._shown: dict[str, bool] = {"": False}
+        self._watchers: dict[asyncio.Event, str] = {}
+        self._is_closed = False
+
+    def show(self, serving: Mapping[str, bool]) -> None:
         """Show which names serve; those shown before and missing now do not."""
-        for name in self._shown.keys() - serving.keys():
-            del self._shown[name]
-            await self._status.set(name, NOT_SERVING)
-        for name, serves in serving.items():
-            if self._shown.get(name) is not serves:
-                self._shown[name] = serves
-                await self._status.set(name, SERVING if serves else NOT_SERVING)
+        if not self._is_closed:
+            self._turn({**dict.fromkeys(self._shown, False), **serving})
 
-    def is_serving(self, name: str = "") -> bool:
-        """Tell whether a name serves: "" is the whole server, `model_health` names a model."""
-        return self._shown.get(name, False)
-
-    async def close(self) -> None:
+    def close(self) -> None:
         """Show from now on that nothing serves."""
-        self._shown = dict.fromkeys(self._shown, False)
-        await self._status.enter_graceful_shutdown()
+        self._is_closed = True
+        self._turn(dict.fromkeys(self._shown, False))
+
+    def is_serving(self, model: str = "") -> bool:
+        """Tell whether a model serves, by its name or `name:version`, or, without a name, the whole server."""
+        return self._shown.get(model_health(model) if model else "", False)
+
+    def status(self, name: str) -> health_pb2.HealthCheckResponse.ServingStatus.ValueType:
+        """Return what is shown of a name; SERVICE_UNKNOWN where nothing ever was."""
+        serves = self._shown.get(name)
+        if serves is None:
+            return SERVICE_UNKNOWN
+        return SERVING if serves else NOT_SERVING
+
+    @property
+    def watchers(self) -> int:
+        """How many wait for a change."""
+        return len(self._watchers)
+
+    @contextmanager
+    def watched(self, name: str) -> Iterator[asyncio.Event]:
+        """While the body lasts, set the event whenever something else is shown of a name."""
+        changed = asyncio.Event()
+        self._watchers[changed] = name
+        try:
+            yield changed
+        finally:
+            del self._watchers[changed]
+
+    def _turn(self, shown: dict[str, bool]) -> None:
+        before, self._shown = self._shown, shown
+        for changed, name in self._watchers.items():
+            if before.get(name) is not shown.get(name):
+                changed.set()

@@ -75,7 +75,7 @@ class Watchdog:
     async def run(self) -> None:
         """Watch until an engine has to be given up."""
         while not any(ward.is_given_up for ward in self._wards):
-            await self.look(time.monotonic_ns())
+            self.look(time.monotonic_ns())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._limits.tick_seconds):
                     await self._woken.wait()
@@ -86,13 +86,13 @@ class Watchdog:
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._woken.set)
 
-    async def look(self, now_ns: int) -> None:
+    def look(self, now_ns: int) -> None:
         """Look at every engine once and show what serves."""
         models = list(self._catalogue)
         if self._lifecycle.is_open:
             for ward in self._wards:
                 ward.look(now_ns, models)
-        await self._board.show(self._serving())
+        self._board.show(self._serving())
 
     def _serving(self) -> dict[str, bool]:
         engines = [ward.health for ward in self._wards]

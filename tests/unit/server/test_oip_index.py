@@ -25,7 +25,7 @@ class FakeHealth:
     def __init__(self, *serving):
         self._serving = serving
 
-    async def is_serving(self, model=""):
+    def is_serving(self, model=""):
         return model in self._serving
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import grpc
 import pytest
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fakes.engines import SECONDS, engine_of, job_of, submitted
 from fakes.graphs import FakeGraphs
@@ -17,7 +17,7 @@ from m2ib_server.engine.engine import IDLE_SECONDS
 from m2ib_server.errors import Draining, EngineFailed, EvaluationAborted, Loading
 from m2ib_server.package import open_package
 from m2ib_server.settings import WatchLimits
-from m2ib_server.watch import HealthBoard, Watchdog
+from m2ib_server.watch import HealthBoard, HealthServicer, Watchdog
 from m2ib_server.watch.canary import is_as_before
 from m2ib_server.watch.policy import (
     Condition,
@@ -146,8 +146,8 @@ async def watch(tiny_package):
         engine = engine_of(graphs)
         engine.evaluator.add(model.digest, graphs)
         engine.start()
-        server, status = grpc.aio.server(), health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(status, server)
+        server, board = grpc.aio.server(), HealthBoard()
+        health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(board), server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
@@ -156,12 +156,12 @@ async def watch(tiny_package):
         watchdog = Watchdog(
             Fleet([engine]),
             Catalogue([model]),
-            HealthBoard(status),
+            board,
             bounds,
             services=["a.Service"],
             lifecycle=lifecycle,
         )
-        await watchdog.look(time.monotonic_ns())
+        watchdog.look(time.monotonic_ns())
         watching = watchdog.watching(lambda reason: given_up.set())
         await watching.__aenter__()
 
