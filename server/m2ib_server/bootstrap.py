@@ -161,7 +161,7 @@ async def serve(
     rooms.catalogue.watch(watchdog.wake)
     with stop.on_signals(is_stdin_one=settings.exit_with_stdin):
         try:
-            _show(rooms, desk, books, settings)
+            _show(rooms, desk, board, books, settings)
             address = await wire.start(settings, access.credentials)
             async with watchdog.watching(stop.give):
                 reason = await _until_stopped(rooms, settings, address, lifecycle, watchdog, stop, showing)
@@ -238,13 +238,13 @@ def _open_tracing(settings: ServerSettings) -> "Tracing | None":
     return open_tracing(settings.sight.otlp_endpoint)
 
 
-def _show(rooms: Rooms, desk: Desk, books: Books, settings: ServerSettings) -> None:
+def _show(rooms: Rooms, desk: Desk, board: HealthBoard, books: Books, settings: ServerSettings) -> None:
     """Open the port of the metrics where there are any, and say so."""
     metrics = rooms.metrics
     if metrics is None:
         return
     assert settings.sight.metrics_listen is not None, "metrics are made where there is a port for them"
-    metrics.watch(rooms.fleet, desk, books.audit_log)
+    metrics.watch(rooms.fleet, desk, board, books.audit_log)
     log_event("metrics ready", address=metrics.start(settings.sight.metrics_listen))
 
 

@@ -43,6 +43,12 @@ def test_a_call_is_seen_by_rpc_engine_and_stage(server, stub):
         assert after.value("m2ib_stage_seconds_count", stage=stage) >= 1
 
 
+def test_health_is_seen_for_the_server_its_services_and_each_version(server):
+    seen = scrape(server)
+    for service in ("", "m2ib.v1.AttributionService", "m2ib.v1.Model/tiny", "m2ib.v1.Model/tiny:1"):
+        assert seen.value("m2ib_serving", service=service) == 1
+
+
 def test_a_refusal_is_counted_by_its_code_and_reason(server, stub):
     with pytest.raises(grpc.RpcError):
         stub.Explain(explain_request(text=" "), timeout=SECONDS)

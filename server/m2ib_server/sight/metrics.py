@@ -14,6 +14,7 @@ from m2ib_server.sight.audit_metrics import AuditCollector, AuditState
 from m2ib_server.sight.call_metrics import CallMetrics
 from m2ib_server.sight.engine_metrics import DeskCollector, EngineCollector, EngineHistograms
 from m2ib_server.sight.exposition import MetricsServer
+from m2ib_server.sight.health_metrics import HealthCollector, HealthState
 from m2ib_server.sight.rpc_metrics import RpcMetrics
 
 
@@ -37,10 +38,11 @@ class Metrics:
         """Return what watches the engine of a device, by its index."""
         return self._histograms.observer(device)
 
-    def watch(self, engines: Iterable[Engine], desk: Desk, audit_log: AuditState | None) -> None:
-        """Tell of these engines, this desk and this log, if there is one, whenever somebody asks."""
+    def watch(self, engines: Iterable[Engine], desk: Desk, health: HealthState, audit_log: AuditState | None) -> None:
+        """Tell of all these, of the log if there is one, whenever somebody asks."""
         self.registry.register(EngineCollector(engines))
         self.registry.register(DeskCollector(desk))
+        self.registry.register(HealthCollector(health))
         self.registry.register(AuditCollector(audit_log))
 
     def start(self, listen: str) -> str:

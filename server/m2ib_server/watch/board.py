@@ -25,17 +25,20 @@ class HealthBoard:
     def __init__(self) -> None:
         """Show that nothing serves."""
         self._shown: dict[str, bool] = {"": False}
+        self.present: Mapping[str, bool] = {"": False}  # of the names there are now; any thread may read it
         self._watchers: dict[asyncio.Event, str] = {}
         self._is_closed = False
 
     def show(self, serving: Mapping[str, bool]) -> None:
         """Show which names serve; those shown before and missing now do not."""
         if not self._is_closed:
+            self.present = dict(serving)
             self._turn({**dict.fromkeys(self._shown, False), **serving})
 
     def close(self) -> None:
         """Show from now on that nothing serves."""
         self._is_closed = True
+        self.present = dict.fromkeys(self.present, False)
         self._turn(dict.fromkeys(self._shown, False))
 
     def is_serving(self, model: str = "") -> bool:
