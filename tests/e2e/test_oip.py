@@ -270,7 +270,8 @@ def test_calls_of_this_protocol_are_logged_as_all_calls_are(inference, server):
 def test_the_page_for_integrators_runs_as_it_stands(server, tmp_path):
     (tmp_path / "film.png").write_bytes(png())
     code = "".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL))
-    program = code.replace("127.0.0.1:50051", server.address).replace('"demo"', '"tiny"')
+    hanging = "import faulthandler; faulthandler.dump_traceback_later(100, exit=True)\n"  # lest nobody learns where
+    program = hanging + code.replace("127.0.0.1:50051", server.address).replace('"demo"', '"tiny"')
     command = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120)
     assert done.returncode == 0, done.stderr
