@@ -1,5 +1,6 @@
 """Holds what docs/deploy deploys to the server that is deployed: names, ports, times and paths; and lints it."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -174,6 +175,27 @@ def test_composed_paths_are_mounted_and_what_is_mounted_is_there():
             source = volume.split(":")[0]
             if source.startswith("."):
                 assert (DEPLOY / "compose" / source).exists(), source
+
+
+def test_the_composed_server_may_write_where_it_is_told_to():
+    server = COMPOSE["services"]["server"]
+    assert server["read_only"]
+    volumes = dict(volume.split(":") for volume in server["volumes"] if volume.split(":")[0] in COMPOSE["volumes"])
+    paths = [path for path in COMPOSE_ENVIRONMENT.values() if path.startswith("/") and not path.startswith("/run/")]
+    folders = {str(Path(path).parent) for path in paths}
+    assert {COMPOSE_ENVIRONMENT["M2IB_AUDIT_LOG"], COMPOSE_ENVIRONMENT["M2IB_ALIASES_FILE"]} <= set(paths)
+    assert folders <= set(volumes.values())
+    # A new named volume has the owner of the image's folder that it is mounted on, or root's where there is none.
+    assert folders <= set(folders_of_the_image())
+
+
+def folders_of_the_image():
+    """Return the folders that the last stage of the Dockerfile makes for the user that it runs as."""
+    stage = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[2].replace("\\\n", " ")
+    (user,) = re.findall(r"^USER (\d+)$", stage, re.MULTILINE)
+    as_root = stage.partition("\nUSER ")[0]
+    made = re.findall(rf"install -d -o {user} -g {user} (.+?)\s*(?:&&|$)", as_root, re.MULTILINE)
+    return [word for words in made for word in words.split() if word.startswith("/")]
 
 
 def test_selectors_select_the_pods():
