@@ -36,7 +36,9 @@ FROM ${PYTHON_IMAGE} AS gpu
 ENV M2IB_DEVICE=cuda NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
 FROM ${DEVICE} AS final
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin m2ib
+# A new named volume that is mounted on /state, as docs/deploy/compose does, takes its owner from here.
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin m2ib \
+    && install -d -o 10001 -g 10001 /state
 COPY --from=environment /opt/m2ib /opt/m2ib
 ENV PATH=/opt/m2ib/bin:$PATH PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1 M2IB_MODELS=/models \
     M2IB_LISTEN=0.0.0.0:50051 M2IB_HEALTH_LISTEN=127.0.0.1:50052
