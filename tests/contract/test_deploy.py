@@ -198,6 +198,14 @@ def folders_of_the_image():
     return [word for words in made for word in words.split() if word.startswith("/")]
 
 
+def test_git_ignores_the_composed_secrets():
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no checkout")
+    files = [secret["file"] for secret in COMPOSE["secrets"].values()]
+    paths = [str((DEPLOY / "compose" / file).relative_to(ROOT)) for file in files]
+    assert passed(tool("git"), "-C", ROOT, "check-ignore", "--no-index", *paths).split() == paths
+
+
 def test_selectors_select_the_pods():
     labels = MANIFESTS["statefulset.yaml"]["spec"]["template"]["metadata"]["labels"]
     selectors = [
