@@ -13,7 +13,11 @@ import yaml
 from certificates import authority
 from m2ib.v1 import attribution_pb2
 from m2ib_client._affinity import HEADER
-from m2ib_server.__main__ import app
+from m2ib_server.__main__ import LEAVING_SECONDS, app
+from m2ib_server.bootstrap import ENGINE_SECONDS
+from m2ib_server.sight import tracing
+from m2ib_server.sight.audit_writer import CLOSE_SECONDS
+from m2ib_server.watch.drain import CUT_SECONDS, FLUSH_SECONDS
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "docs/deploy"
@@ -82,16 +86,28 @@ def test_variables_that_the_readme_names_are_the_servers():
     assert "M2IB_GRACE_SECONDS" in named
 
 
+# What a server may take beyond its grace to end in order, of which it waits for a device's thread twice.
+AFTER_GRACE_SECONDS = sum(
+    [CUT_SECONDS, FLUSH_SECONDS, 2 * ENGINE_SECONDS, CLOSE_SECONDS, tracing.FLUSH_SECONDS, LEAVING_SECONDS]
+)
+
+
 def test_a_pod_has_the_time_to_drain():
     pause = CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"]
     grace = float(POD_ENVIRONMENT["M2IB_GRACE_SECONDS"])
     assert pause >= 5
-    assert POD["terminationGracePeriodSeconds"] > pause + grace
+    assert POD["terminationGracePeriodSeconds"] > pause + grace + AFTER_GRACE_SECONDS
 
 
 def test_a_composed_server_has_the_time_to_drain():
     grace = float(COMPOSE_ENVIRONMENT["M2IB_GRACE_SECONDS"])
-    assert seconds(COMPOSE["services"]["server"]["stop_grace_period"]) > grace
+    assert seconds(COMPOSE["services"]["server"]["stop_grace_period"]) > grace + AFTER_GRACE_SECONDS
+
+
+def test_the_documents_rule_gives_a_server_the_time_to_drain():
+    rule = " ".join((ROOT / "docs/operations/overload.md").read_text().split())
+    (told,) = re.findall(r"`--grace-seconds` \+ (\d+) s", rule)
+    assert int(told) == AFTER_GRACE_SECONDS
 
 
 def test_ports_are_those_that_the_server_listens_on():
