@@ -166,6 +166,10 @@ def test_composed_services_have_no_capabilities(name):
     assert "no-new-privileges:true" in service["security_opt"]
 
 
+def test_a_pod_computes_on_the_processors_that_it_asks_for():
+    assert POD_ENVIRONMENT["M2IB_THREADS"] == CONTAINER["resources"]["requests"]["cpu"]
+
+
 def test_every_mount_has_a_volume_and_every_path_a_mount():
     volumes = {volume["name"] for volume in POD["volumes"]}
     volumes |= {claim["metadata"]["name"] for claim in MANIFESTS["statefulset.yaml"]["spec"]["volumeClaimTemplates"]}
