@@ -136,6 +136,38 @@ def test_a_line_that_a_crash_cut_short_is_believed_only_where_a_record_accounts_
     assert "missing" in str(broken(log, b"".join([*lines, recovery])))
 
 
+@pytest.mark.parametrize(
+    ("second", "is_believed"),
+    [
+        (b"{", True),
+        (b'{"hash":"' + b"0" * 64 + b'","kind":"rec', True),
+        (b'{"hash":"' + b"0" * 64 + b'","kind":"call', False),
+        (b'{"caller":"c6"', False),
+        (b"", False),
+    ],
+)
+def test_of_several_lines_only_what_began_to_account_for_the_first_is_believed(log, second, is_believed):
+    lines, head = chain()
+    torn = [b'{"caller":"c6","kin', second]
+    recovery, last = link({"kind": "recovery", "torn": [torn_entry(line) for line in torn]}, head)
+    content = b"".join([*lines, *(line + b"\n" for line in torn), recovery])
+    if is_believed:
+        log.write_bytes(content)
+        assert (verify([log]).torn, verify([log]).head) == (2, last)
+    else:
+        assert broken(log, content).line == 8
+
+
+def test_the_command_warns_of_each_line_that_was_cut_short_by_file_and_line(log):
+    lines, head = chain()
+    torn = b'{"caller":"c6","kin'
+    recovery, _ = link({"kind": "recovery", "torn": [torn_entry(torn)]}, head)
+    log.write_bytes(b"".join([*lines, torn + b"\n", recovery]))
+    told = CliRunner().invoke(audit, ["verify", str(log)])
+    assert told.exit_code == 0
+    assert f"warning: {log} line 7: cut short" in told.stderr
+
+
 def test_calls_that_have_no_record_of_their_own_are_added_up_as_the_log_tells_of_them(log):
     counted = [
         {"kind": "suppressed", "calls": 40},

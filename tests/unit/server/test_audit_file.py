@@ -1,5 +1,6 @@
 import os
-from contextlib import closing
+import resource
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -83,6 +84,62 @@ def test_a_crash_while_that_is_accounted_for_is_accounted_for_too(log):
         stream.write(b'{"caller":"wa\n' + link({"kind": "recovery"}, head)[0][:30])
     write(log)
     assert verify([log]).torn == 2
+
+
+@pytest.mark.parametrize("records", [1, 3])
+def test_whole_lines_that_are_no_records_were_no_crash_and_stop_the_server(log, records):
+    """A crash leaves a line without its end; records that somebody made unreadable have theirs."""
+    write(log, 6)
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join([*lines[:-records], *(b"#" + line[1:] for line in lines[-records:])]))
+    before = log.read_bytes()
+    with pytest.raises(AuditUnusable, match="no crash leaves"):
+        write(log)
+    assert log.read_bytes() == before
+
+
+def test_of_several_lines_a_crash_leaves_only_what_began_to_account_for_the_first(log):
+    write(log, 6)
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join([*lines[:-2], b"#" + lines[-2][1:], lines[-1][:-20]]))
+    with pytest.raises(AuditUnusable, match="no crash leaves"):
+        write(log)
+
+
+@contextmanager
+def disk_of(size_bytes):
+    """Let no file of this process grow beyond a size, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("room", "torn"), [(0, 1), (1, 2), (2, 4), (9, 4), (10, 4), (74, 4), (90, 4), (200, 4)], ids=str
+)
+def test_a_full_disk_leaves_nothing_that_is_taken_for_a_forgery(log, room, torn):
+    """The first try has 40 bytes of room, and there are so many more for each of three others; none is enough."""
+    write(log, 3)
+    size = log.stat().st_size + 40
+    for _ in range(4):
+        with disk_of(size), pytest.raises(OSError, match="not the whole record|File too large"):
+            write(log)
+        size += room
+    write(log)
+    found = verify([log])
+    assert (found.records, found.torn) == (5, torn)
+
+
+@pytest.mark.parametrize("cut", [1, 30])
+def test_a_file_that_is_full_when_its_end_is_cut_short_is_mended_before_it_is_put_aside(log, cut):
+    """Of the last record its line's end is missing, or more."""
+    write(log, 3)
+    log.write_bytes(log.read_bytes()[:-cut])
+    head = write(log, 2, max_bytes=log.stat().st_size).head
+    assert verify([log.with_name("audit.jsonl.000001"), log]).head == head
 
 
 def test_the_first_record_of_all_may_be_cut_short(log):
