@@ -8,6 +8,7 @@ from typing import Any
 
 Body = Mapping[str, Any]
 
+_RECOVERY = ((0, b'{"hash":"'), (73, b'","kind":"recovery","previous":"'))  # where each part of one begins
 LINKED = ("sequence", "previous", "hash")  # the fields that the chain gives to every record
 
 
@@ -89,6 +90,18 @@ def torn_entry(line: bytes) -> dict[str, Any]:
     """Return what a recovery record says of a line that a crash cut short, its end not counted."""
     cut = line.removesuffix(b"\n")
     return {"bytes": len(cut), "sha256": hashlib.sha256(cut).hexdigest()}
+
+
+def may_be_torn(line: bytes, *, is_first: bool) -> bool:
+    """Return whether a crash or a full disk can have left a line that is no record, going by how the log is written.
+
+    The first such line is any beginning of a record. What is written after it accounts for it, and a record is a
+    recovery in its first hundred bytes already, so each further one is the beginning of a recovery record.
+    """
+    return is_first or (
+        bool(line.strip(b"\n"))
+        and all(part.startswith(line[at : at + len(part)].rstrip(b"\n")) for at, part in _RECOVERY)
+    )
 
 
 def _fields(line: bytes) -> dict[str, Any]:

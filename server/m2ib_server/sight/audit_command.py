@@ -39,8 +39,9 @@ def verify(
     """Check that no record was changed, removed, added or moved.
 
     Prints how many records there are, from when to when, and the head: the last record's hash. Whoever notes the head
-    elsewhere and gives it later to --expect-head also knows that nothing is missing at the end. Exit code 1: the chain
-    is broken; then the first line at fault and what is wrong with it.
+    elsewhere and gives it later to --expect-head also knows that nothing is missing at the end. Warns of each line that
+    a crash cut short: what it was is not known. Exit code 1: the chain is broken; then the first line at fault and what
+    is wrong with it.
     """
     logs = [file for file in files if file.suffix != ".lock"]  # the shell's audit.jsonl* names the lock too
     try:
@@ -51,6 +52,10 @@ def verify(
     except OSError as error:
         typer.echo(f"m2ib-server: a file cannot be read: {error.strerror}", err=True)
         raise typer.Exit(EXIT_BROKEN) from None
+    for file, number in finding.torn_lines:
+        typer.echo(
+            f"warning: {file} line {number}: cut short, as by a crash or a full disk, and accounted for", err=True
+        )
     for line in _lines(finding, len(logs)):
         typer.echo(line)
 

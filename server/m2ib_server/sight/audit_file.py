@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 
 from m2ib_server.errors import AuditUnusable
-from m2ib_server.sight.audit_chain import START, Body, LineBroken, Link, link, read_line, torn_entry
+from m2ib_server.sight.audit_chain import START, Body, LineBroken, Link, link, may_be_torn, read_line, torn_entry
 
 MODE = 0o600
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe never waits
@@ -60,7 +60,7 @@ class AuditFile:
         Raises:
             OSError: it is not written, or not whole; the file has to be opened again.
         """
-        if self._size_bytes >= self._max_bytes:
+        if self._size_bytes >= self._max_bytes and self._ends_a_line and not self._torn:
             self._rotate()
         assert self._file is not None, "the log is open"
         self._check_in_place(self._file)
@@ -69,6 +69,8 @@ class AuditFile:
         written = os.write(self._file, line)
         self._size_bytes += written
         if written < len(line):
+            if not self._ends_a_line and written == 1:  # a line that has its end was not cut short, it would seem
+                os.ftruncate(self._file, self._size_bytes - written)
             raise OSError(errno.ENOSPC, "not the whole record was written")
         self.head, self._torn, self._ends_a_line = head, [], True
 
@@ -129,22 +131,30 @@ def _end_of(path: Path) -> tuple[Link | None, list[dict[str, object]], bool]:
     """Return the last record's link, the lines after it that are none, and whether the file ends with a line's end.
 
     Raises:
-        AuditUnusable: what stands at the end was not cut short by a crash.
+        AuditUnusable: what stands at the end was not cut short by a crash: a record is one write with its line's end
+            last, so of what is cut short the end is missing.
     """
-    torn: list[dict[str, object]] = []
+    torn: list[bytes] = []
+    head: Link | None = None
     lines = _last_lines(path)
     for line in reversed(lines):
         try:
-            record = read_line(line if line.endswith(b"\n") else line + b"\n")
+            head = read_line(line if line.endswith(b"\n") else line + b"\n").link
         except LineBroken as error:
             if error.is_json:
                 raise _not_a_log(path) from error
-            torn.insert(0, torn_entry(line))
+            torn.insert(0, line)
         else:
-            return record.link, torn, lines[-1].endswith(b"\n")
-    if lines and path.stat().st_size > sum(map(len, lines)):
+            break
+    ends_a_line = not lines or lines[-1].endswith(b"\n")
+    is_beyond_reach = head is None and path.stat().st_size > sum(map(len, lines))
+    if is_beyond_reach or (torn and ends_a_line) or not _may_be_torn(torn):
         raise _not_a_log(path)
-    return None, torn, not lines or lines[-1].endswith(b"\n")
+    return head, [torn_entry(line) for line in torn], ends_a_line
+
+
+def _may_be_torn(lines: list[bytes]) -> bool:
+    return all(may_be_torn(line, is_first=number == 0) for number, line in enumerate(lines))
 
 
 def _last_lines(path: Path) -> list[bytes]:

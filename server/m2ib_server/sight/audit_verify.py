@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from m2ib_server.sight.audit_chain import START, Body, LineBroken, Link, Record, read_line, torn_entry
+from m2ib_server.sight.audit_chain import START, Body, LineBroken, Link, Record, may_be_torn, read_line, torn_entry
 
 MAX_LINE_BYTES = 16 << 20  # no record is a thousandth of it
 
@@ -35,7 +35,7 @@ class Finding:
         calls: how many of them are calls.
         suppressed: how many calls, refused for want of credentials, the log itself says have no record of their own.
         unrecorded: how many calls the log itself says it could not record.
-        torn: how many lines a crash cut short, each accounted for by a recovery record.
+        torn_lines: the file and line, from 1, of what a crash cut short, each accounted for by a recovery record.
         first_time: of the first record, RFC 3339.
         last_time: of the last one.
         has_expected: whether the expected head was among the records.
@@ -46,10 +46,15 @@ class Finding:
     calls: int = 0
     suppressed: int = 0
     unrecorded: int = 0
-    torn: int = 0
+    torn_lines: list[tuple[Path, int]] = field(default_factory=list)
     first_time: str = ""
     last_time: str = ""
     has_expected: bool = False
+
+    @property
+    def torn(self) -> int:
+        """How many lines a crash cut short."""
+        return len(self.torn_lines)
 
 
 @dataclass(slots=True)
@@ -92,12 +97,17 @@ def _verify_file(file: Path, lines: Iterable[bytes], finding: Finding, expect_he
         except LineBroken as error:
             if error.is_json:
                 raise ChainBroken(str(error), file=file, line=number) from None
+            if not may_be_torn(line, is_first=not cut.entries):
+                raise ChainBroken(
+                    "the line is no record, and none that a crash leaves", file=file, line=number
+                ) from None
             cut = cut if cut.entries else _Cut(number, str(error))
             cut.entries.append(torn_entry(line))
             continue
         _check_cut(record, cut, file)
         _check_order(record, finding.head, file, number)
-        _count(record, finding, len(cut.entries), expect_head)
+        finding.torn_lines.extend((file, cut.number + place) for place in range(len(cut.entries)))
+        _count(record, finding, expect_head)
         cut = _Cut()
     if cut.entries:
         raise ChainBroken(cut.what, file=file, line=cut.number)
@@ -125,14 +135,13 @@ def _check_order(record: Record, head: Link, file: Path, number: int) -> None:
     raise ChainBroken(what, file=file, line=number)
 
 
-def _count(record: Record, finding: Finding, torn: int, expect_head: str | None) -> None:
+def _count(record: Record, finding: Finding, expect_head: str | None) -> None:
     body, time = record.body, str(record.body.get("time", ""))
     finding.head = record.link
     finding.records += 1
     finding.calls += body.get("kind") == "call"
     finding.suppressed += _number(body, "calls") if body.get("kind") == "suppressed" else 0
     finding.unrecorded += _number(body, "unrecorded")
-    finding.torn += torn
     finding.first_time = finding.first_time or time
     finding.last_time = time
     finding.has_expected |= record.link.hash == expect_head

@@ -125,7 +125,7 @@ def test_a_full_disk_leaves_nothing_that_is_taken_for_a_forgery(log, room, torn)
     write(log, 3)
     size = log.stat().st_size + 40
     for _ in range(4):
-        with disk_of(size), pytest.raises(OSError, match="not the whole record|File too large"):
+        with disk_of(size), pytest.raises(OSError, match=r"not the whole record|File too large"):
             write(log)
         size += room
     write(log)
