@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 from typer.testing import CliRunner
 
+from m2ib.v1 import attribution_pb2
 from m2ib_client import InvalidRequestError, NotFoundError, Window
 from m2ib_client._answer import read_explanation
 from m2ib_client._cli.app import app
@@ -19,7 +20,7 @@ from m2ib_client._recorded import SETTINGS, read_result
 from m2ib_client._request import explain_request
 from m2ib_client._results import Settings
 from m2ib_client._verification import _rank_correlation, compare
-from m2ib_client.testing import FakeService, _answers, _model
+from m2ib_client.testing import FakeService, _answers, _model, serve_fake
 
 TEXT = "an opacity in the left lung"
 PIXELS = np.random.default_rng(2).integers(0, 255, (30, 40), dtype=np.uint8)
@@ -88,6 +89,29 @@ def test_a_server_with_another_package_is_told_which_digest_it_needs(connect: An
         connect(fake).verify(result, PIXELS, TEXT)
     assert caught.value.reason == "DIGEST_UNKNOWN"
     assert _model.fake_model("fake").digest in str(caught.value)
+
+
+def test_the_version_that_the_result_came_from_is_asked_and_not_what_its_name_leads_to(
+    connect: Any, fake: FakeService
+) -> None:
+    connect(fake).verify(kept(), PIXELS, TEXT)
+    assert fake.calls[-1].request.model == "fake:1"
+
+
+class SwappedService(FakeService):
+    """Lists one package and explains with another, as a server does that swaps them in between."""
+
+    def Explain(self, request: Any, context: Any) -> attribution_pb2.ExplainResponse:
+        answer = super().Explain(request, context)
+        answer.explanation.provenance.digest = "a7" * 32
+        return answer
+
+
+def test_an_answer_of_another_package_is_not_compared(connect: Any) -> None:
+    with serve_fake(SwappedService()) as swapped, pytest.raises(NotFoundError, match="a7" * 32) as caught:
+        connect(swapped).verify(kept(), PIXELS, TEXT)
+    assert caught.value.reason == "DIGEST_UNKNOWN"
+    assert _model.fake_model("fake").digest in caught.value.allowed
 
 
 @pytest.mark.parametrize("tolerance", [-0.1, 1.0, float("nan")])
@@ -196,6 +220,7 @@ def test_the_command_verifies_what_explain_printed(run: Any) -> None:
     done = run(explained)
     assert done.exit_code == ExitCode.OK, done.output
     assert "exact" in done.stdout
+    assert "package    fake version 1" in done.stdout
     assert json.loads(run(explained, "--json").stdout)["verdict"] == "exact"
 
 
