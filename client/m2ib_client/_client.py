@@ -215,13 +215,15 @@ class Client:
     ) -> _verification.Verification:
         """Ask for a kept result once more, as its provenance says, and compare it with what comes out now.
 
-        The model package, the settings, the seed, the fit, the frame, the window, the sides and whether an over-long
-        text is cut are the result's own. `tolerance` is the largest difference of bits that passes, relative to the
-        largest of those kept. `timeout` is that of each of the two calls.
+        The version of the model whose digest is the result's is asked by its name and version, whatever the bare name
+        leads to, and must be the one that answers. The settings, the seed, the fit, the frame, the window, the sides
+        and whether an over-long text is cut are the result's own. `tolerance` is the largest difference of bits that
+        passes, relative to the largest of those kept. `timeout` is that of each of the two calls.
 
         Raises:
             InvalidRequestError: `result` is none, or a partial one.
-            NotFoundError: the server has not the model package that the result came from; the text names its digest.
+            NotFoundError: the server has not the model package that the result came from, or another one answered;
+                the text names its digest.
         """
         allowed, recorded = _verification.checked_tolerance(tolerance), read_result(result)
         options = options_for(recorded, self.models(timeout=timeout))

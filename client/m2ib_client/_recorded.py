@@ -80,22 +80,38 @@ def read_result(result: ResultSource) -> Recorded:
 def options_for(recorded: Recorded, models: tuple[Model, ...]) -> ExplainOptions:
     """Return the options that ask a server with these models for the result once more.
 
+    They name the version, for the bare name may lead to another one, or to one that is not loaded.
+
     Raises:
         NotFoundError: it has not, or another package under the same name; the text says which digest is needed.
     """
     alike = [model for model in models if model.name == recorded.model]
-    if not any(model.digest == recorded.digest for model in alike):
-        needed = f"{recorded.model} version {recorded.version} with the digest {recorded.digest}"
-        there = ", ".join(f"{model.name} version {model.version} with {model.digest}" for model in alike) or "none"
-        message = f"model: the result needs {needed}; of that name the server has: {there}"
-        raise NotFoundError(message, allowed=needed, reason="DIGEST_UNKNOWN")
-    name = recorded.model if len(alike) == 1 else f"{recorded.model}:{recorded.version}"
-    return {**recorded.options, "model": name}
+    for model in alike:
+        if model.digest == recorded.digest:
+            return {**recorded.options, "model": f"{model.name}:{model.version}"}
+    there = ", ".join(f"{model.name} version {model.version} with {model.digest}" for model in alike) or "none"
+    raise _digest_unknown(recorded, f"of that name the server has: {there}")
+
+
+def check_package(recorded: Recorded, replayed: Explanation) -> None:
+    """Make sure that the package of the kept result answered: it may have been replaced after it was looked up.
+
+    Raises:
+        NotFoundError: another one did; the text says which digest is needed.
+    """
+    now = replayed.provenance
+    if now.digest != recorded.digest:
+        raise _digest_unknown(recorded, f"now {now.model} version {now.version} with {now.digest} answered")
 
 
 def origin_of(provenance: Mapping[str, Any]) -> dict[str, str]:
     """Return what a result may depend on besides what was asked: the device and the software, by name."""
     return {"device": str(provenance["device"]), **{name: str(it) for name, it in provenance["software"].items()}}
+
+
+def _digest_unknown(recorded: Recorded, seen: str) -> NotFoundError:
+    needed = f"{recorded.model} version {recorded.version} with the digest {recorded.digest}"
+    return NotFoundError(f"model: the result needs {needed}; {seen}", allowed=needed, reason="DIGEST_UNKNOWN")
 
 
 def _held(result: ResultSource) -> Mapping[str, Any]:

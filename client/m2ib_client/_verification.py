@@ -10,7 +10,7 @@ import numpy as np
 
 from m2ib_client._errors import InvalidRequestError
 from m2ib_client._plain import PlainValue, plain
-from m2ib_client._recorded import Recorded, origin_of
+from m2ib_client._recorded import Recorded, check_package, origin_of
 from m2ib_client._results import Explanation
 from m2ib_client._tensor import FloatArray
 
@@ -73,7 +73,12 @@ def checked_tolerance(tolerance: float) -> float:
 
 
 def compare(recorded: Recorded, replayed: Explanation, text: str, *, tolerance: float) -> Verification:
-    """Hold what came out now against what was kept."""
+    """Hold what came out now against what was kept.
+
+    Raises:
+        NotFoundError: it came from another package.
+    """
+    check_package(recorded, replayed)
     provenance = replayed.provenance
     same_image = provenance.image_sha256 == recorded.image_sha256
     same_text = _is_same_text(recorded, replayed, text)

@@ -63,7 +63,8 @@ def verify(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer wants
     """Ask for a kept RESULT once more, as its provenance says, and compare it with what comes out now.
 
     IMAGE and TEXT are those that it was asked for with. Settings, seed, fit, frame and window are the result's own; the
-    server must have the same model package, by its digest. Exit codes: 0 exact, 8 within the tolerance, 9 different.
+    server must have the same model package, by its digest: it is asked by name and version, whatever the bare name
+    leads to, and no other package's answer is compared. Exit codes: 0 exact, 8 within the tolerance, 9 different.
     """
     with reported_faults():
         kept = read_kept(result, pair_id)
@@ -99,7 +100,9 @@ def read_kept(file: Path, pair_id: str | None) -> Mapping[str, Any]:
 
 def verification_lines(verification: Verification) -> Iterator[str]:
     """Yield the report: the verdict, what was compared, and what is not the same about how it came about."""
+    asked = verification.replayed.provenance
     yield WORDS[verification.verdict]
+    yield f"package    {asked.model} version {asked.version}, digest {asked.digest}"
     yield f"image      {'the same' if verification.same_image else 'another one: its SHA-256 differs'}"
     yield f"text       {_same_text(verification.same_text)}"
     yield f"similarity differs by {verification.similarity_difference:.2g}"

@@ -219,7 +219,7 @@ class FakeService(attribution_pb2_grpc.AttributionServiceServicer):
         self._check_model(model)
 
     def _check_model(self, model: str) -> None:
-        if model not in ("", self._model.name):
+        if model not in ("", self._model.name, f"{self._model.name}:{self._model.version}"):
             raise NotFoundError("model: no such model is loaded", allowed=self._model.name)
 
     def _note_end(self, visit: Visit) -> None:

@@ -13,6 +13,7 @@ from m2ib_client import (
     ImageHandle,
     InvalidRequestError,
     M2IBError,
+    NotFoundError,
     ServerError,
     UnavailableError,
 )
@@ -99,4 +100,6 @@ def test_file_that_is_not_what_its_header_promised_is_refused(fake: FakeService)
 
 def test_model_has_the_name_it_was_given() -> None:
     with serve_fake(FakeService(model="other")) as fake, Client(fake.address) as client:
-        assert client.model("other").name == "other"
+        assert client.model("other").name == client.model("other:1").name == "other"
+        with pytest.raises(NotFoundError):
+            client.model("other:2")
