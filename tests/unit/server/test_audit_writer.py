@@ -1,4 +1,5 @@
 import asyncio
+import threading
 import time
 
 import pytest
@@ -44,16 +45,40 @@ class UnrotatedFile:
         self._is_open = False
 
 
+class HangingFile:
+    """A log on a disk that takes what is written and lets nobody know, until it is let go."""
+
+    head = Head()
+    torn = ()
+
+    def __init__(self) -> None:
+        self.goes_on = threading.Event()
+        self.goes_on.set()
+
+    def open(self) -> None:
+        pass
+
+    def append(self, body) -> None:
+        pass
+
+    def sync(self) -> None:
+        assert self.goes_on.wait(SECONDS), "the test lets go of the disk"
+
+    def close(self) -> None:
+        pass
+
+
 def put(writer: AuditWriter, number: int) -> asyncio.Future:
     written = asyncio.get_running_loop().create_future()
     writer.put({"kind": "call", "request_id": str(number)}, written)
     return written
 
 
-def mended(writer: AuditWriter) -> None:
+def becomes(writer: AuditWriter, *, failing: bool) -> bool:
     deadline = time.monotonic() + SECONDS
-    while writer.is_failing and time.monotonic() < deadline:
+    while writer.is_failing is not failing and time.monotonic() < deadline:
         time.sleep(0.05)
+    return writer.is_failing is failing
 
 
 @pytest.mark.parametrize("refuses", [True, False])
@@ -65,7 +90,24 @@ async def test_a_log_that_cannot_be_continued_amid_a_batch_leaves_nobody_waiting
     told = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), SECONDS)
     assert any(isinstance(each, AuditUnavailable) for each in told) is refuses
     file.is_mended = True
-    await asyncio.wait_for(asyncio.to_thread(mended, writer), SECONDS)
+    assert await asyncio.to_thread(becomes, writer, failing=False)
     await asyncio.wait_for(put(writer, 6), SECONDS)
     writer.close()
     assert file.kinds[-3:] == ["resumed", "call", "stop"]
+
+
+@pytest.mark.parametrize("syncs_always", [True, False], ids=["always", "interval"])
+async def test_a_disk_that_hangs_counts_as_one_that_fails_until_it_goes_on(syncs_always):
+    file = HangingFile()
+    writer = AuditWriter(file, syncs_always=syncs_always, refuses=True, clock=lambda: 0)  # type: ignore[arg-type]
+    writer.start()
+    file.goes_on.clear()
+    written = put(writer, 1)
+    assert not writer.is_failing
+    assert await asyncio.to_thread(becomes, writer, failing=True)
+    assert written.done() is not syncs_always  # who waits for the disk waits on: the record may yet be written
+    file.goes_on.set()
+    assert await asyncio.to_thread(becomes, writer, failing=False)
+    await asyncio.wait_for(written, SECONDS)
+    assert writer.lost_calls == 0
+    writer.close()
