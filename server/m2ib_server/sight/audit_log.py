@@ -59,7 +59,7 @@ class AuditLog:
 
     @property
     def is_failing(self) -> bool:
-        """Whether it could not be written when that was tried last."""
+        """Whether it could not be written when that was tried last, or its disk hangs."""
         return self._writer.is_failing
 
     @property

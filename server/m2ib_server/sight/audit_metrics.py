@@ -14,7 +14,7 @@ class AuditState(Protocol):
 
     @property
     def is_failing(self) -> bool:
-        """Whether it could not be written when that was tried last."""
+        """Whether it could not be written when that was tried last, or its disk hangs."""
         ...
 
     @property
@@ -35,7 +35,7 @@ class AuditCollector(Collector):
         log = self._log
         yield GaugeMetricFamily(
             "m2ib_audit_failing",
-            "1 while the audit log cannot be written.",
+            "1 while the audit log cannot be written, or its disk hangs.",
             value=0 if log is None else int(log.is_failing),
         )
         yield CounterMetricFamily(

@@ -16,6 +16,7 @@ from m2ib_server.sight.audit_record import timestamp
 from m2ib_server.telemetry import log_event
 
 CLOSE_SECONDS = 10.0  # how long a disk may keep the server from ending
+HANG_SECONDS = 3.0  # from then on a disk that is waited for counts as one that fails
 PAUSE_SECONDS = 1.0  # between two syncs, and between two tries to write again
 
 
@@ -47,13 +48,14 @@ class AuditWriter:
             refuses: whether who waits for a record is told when it cannot be written.
             clock: the wall clock, in nanoseconds.
         """
-        self.is_failing = False
         self.lost_calls = 0  # since the start; any thread may read it
         self._file = file
         self._syncs_always = syncs_always
         self._refuses = refuses
         self._clock = clock
         self._entries: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        self._has_failed = False
+        self._busy_since: float | None = None
         self._unrecorded = 0
         self._unsynced = False
         self._tried = 0.0
@@ -76,6 +78,12 @@ class AuditWriter:
         """Write a record of so many calls soon."""
         self._entries.put(Entry(body=body, written=written, calls=calls))
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the file could not be written when that was tried last, or hangs; any thread may ask."""
+        since = self._busy_since  # the writing thread may set it at any moment
+        return self._has_failed or (since is not None and time.monotonic() - since > HANG_SECONDS)
+
     def close(self) -> None:
         """Write what waits and that the server stops, then close the log."""
         self._entries.put(None)
@@ -83,7 +91,7 @@ class AuditWriter:
         if self._thread.is_alive():
             log_event("audit log abandoned", level=logging.ERROR)
             return
-        if not self.is_failing:
+        if not self._has_failed:
             self._attempt(lambda: self._file.append({"kind": "stop", "time": self._now()}))
             self._attempt(self._file.sync)
         log_event("audit log closed", records=self._file.head.sequence, head=self._file.head.hash)
@@ -95,14 +103,14 @@ class AuditWriter:
             taken = self._take()
             is_open = None not in taken
             entries = [entry for entry in taken if entry is not None]
-            if self.is_failing:
+            if self._has_failed:
                 self._retry()
             self._write(entries)
             self._sync_once_in_a_while()
 
     def _take(self) -> list[Entry | None]:
         """Wait for entries; while there is something else to do, not for ever."""
-        pause = PAUSE_SECONDS if self.is_failing or self._unsynced else None
+        pause = PAUSE_SECONDS if self._has_failed or self._unsynced else None
         taken: list[Entry | None] = []
         with suppress(queue.Empty):
             taken.append(self._entries.get(timeout=pause))
@@ -112,7 +120,7 @@ class AuditWriter:
 
     def _write(self, entries: Sequence[Entry]) -> None:
         written = [entry for entry in entries if self._append(entry)]
-        if self.is_failing:  # a file that could not be continued amid the entries: nobody knows what of them it holds
+        if self._has_failed:  # a file that could not be continued amid the entries: nobody knows what of them it holds
             self._lose(written)
             return
         self._unsynced |= bool(written)
@@ -124,7 +132,7 @@ class AuditWriter:
         _tell(written, None)
 
     def _append(self, entry: Entry) -> bool:
-        if not self.is_failing and self._attempt(lambda: self._file.append(entry.body)):
+        if not self._has_failed and self._attempt(lambda: self._file.append(entry.body)):
             return True
         self._lose([entry])
         return False
@@ -140,14 +148,17 @@ class AuditWriter:
 
     def _attempt(self, work: Callable[[], None]) -> bool:
         """Do something with the file, and return whether it went well."""
+        self._busy_since = time.monotonic()
         try:
             work()
         except Exception as error:  # whatever it is, the thread that everybody waits for goes on
-            if not self.is_failing:
+            if not self._has_failed:
                 log_event("audit log unavailable", level=logging.ERROR, error_type=type(error).__name__)
-            self.is_failing = True
+            self._has_failed = True
             self._tried = time.monotonic()
             return False
+        finally:
+            self._busy_since = None
         return True
 
     def _retry(self) -> None:
@@ -156,7 +167,7 @@ class AuditWriter:
             return
         if self._attempt(self._resume):
             log_event("audit log available", unrecorded=self._unrecorded)
-            self.is_failing, self._unrecorded, self._unsynced = False, 0, False
+            self._has_failed, self._unrecorded, self._unsynced = False, 0, False
 
     def _resume(self) -> None:
         self._file.open()
@@ -171,7 +182,7 @@ class AuditWriter:
             self._file.append({"kind": "recovery", "time": self._now(), "torn": torn})
 
     def _sync_once_in_a_while(self) -> None:
-        if self._unsynced and not self.is_failing and time.monotonic() - self._tried >= PAUSE_SECONDS:
+        if self._unsynced and not self._has_failed and time.monotonic() - self._tried >= PAUSE_SECONDS:
             self._tried = time.monotonic()
             self._unsynced = not self._attempt(self._file.sync)
 
