@@ -1,5 +1,7 @@
 """Engines over fake graphs, and jobs for them."""
 
+import time
+
 import torch
 
 from fakes.graphs import DIGEST, FakeGraphs, encoder_input
@@ -75,3 +77,27 @@ class EndingEngine:
             raise self.error
         caller.reply.set_exception(self.error)
         return job
+
+
+class LeavingEngine:
+    """An engine that ends at once, or hangs; it tells in which order it was asked to stop and waited for."""
+
+    def __init__(self, name: str, order: list[str], *, hangs: bool = False) -> None:
+        self.name, self.hangs = name, hangs
+        self.waited = 0.0
+        self._order = order
+
+    def stop(self) -> None:
+        self._order.append(f"stop {self.name}")
+
+    def join(self, timeout_seconds: float | None = None) -> bool:
+        assert timeout_seconds is not None, "a test that waits for ever tells nothing"
+        self._order.append(f"join {self.name}")
+        if self.hangs:
+            self.waited += timeout_seconds
+            time.sleep(timeout_seconds)
+        return not self.hangs
+
+    def close(self, timeout_seconds: float | None = None) -> bool:
+        self.stop()
+        return self.join(timeout_seconds)
