@@ -89,8 +89,9 @@ def test_work_beyond_the_grace_is_cut_off_and_the_server_still_exits(tiny_packag
         events = stub.ExplainStream(pb.ExplainStreamRequest(request=request))
         next(events)
         assert running.stop() == 0
-        with pytest.raises(grpc.RpcError):
+        with pytest.raises(grpc.RpcError) as caught:
             list(events)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def open_streams(channel):

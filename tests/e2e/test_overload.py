@@ -22,6 +22,7 @@ from serving import running_server
 from wire import explain_request, png
 
 SECONDS = 60
+SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 def test_a_call_that_the_network_lost_is_made_again_and_joins_what_is_under_way(server, stub):
@@ -91,9 +92,32 @@ def test_who_would_wait_too_long_is_told_when_to_come_back_and_what_outlasts_the
         stopping.join(timeout=SECONDS)
         assert running.process.returncode == 0
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        if rpc_status.from_call(caught.value) is not None:  # of a connection that ended first the status alone comes
-            reason, kinds, pause = refusal(caught.value)
-            assert (reason, kinds, pause) == ("DRAINING", {"ErrorInfo", "RetryInfo"}, "1000")
+        assert refusal(caught.value) == ("DRAINING", {"ErrorInfo", "RetryInfo"}, "1000")
+
+
+def test_health_is_told_while_the_engine_is_busy_and_newcomers_are_refused(tiny_package, tmp_path):
+    flags = ("--max-wait-seconds", "0", "--health-listen", "127.0.0.1:0")
+    with running_server(tiny_package, tmp_path, *flags) as running, grpc.insecure_channel(running.address) as channel:
+        (probes,) = running.events("health")
+        stub = attribution_pb2_grpc.AttributionServiceStub(channel)
+        events = stub.ExplainStream(pb.ExplainStreamRequest(request=endless(1)))
+        next(events)
+        with grpc.insecure_channel(probes["address"]) as probed:
+            for seed in range(2, 7):  # each refusal shows that the engine is busy, before an answer and after it
+                with pytest.raises(grpc.RpcError) as caught:
+                    stub.Explain(endless(seed))
+                assert refusal(caught.value)[0] == "WAIT_TOO_LONG"
+                for wire, name in ((channel, ""), (channel, "m2ib.v1.Model/tiny"), (probed, "")):
+                    assert health_of(wire, name) == SERVING
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Explain(endless(7))
+        assert refusal(caught.value)[0] == "WAIT_TOO_LONG"
+        events.cancel()
+
+
+def health_of(channel, name):
+    request = health_pb2.HealthCheckRequest(service=name)
+    return health_pb2_grpc.HealthStub(channel).Check(request, timeout=SECONDS).status
 
 
 def test_a_second_sigterm_ends_the_server_at_once(tiny_package, tmp_path):
