@@ -377,3 +377,40 @@ async def test_every_alias_that_is_followed_is_logged_once_with_where_it_leads_n
         {"model": "tiny@champion", "version": "2"},
         {"model": "tiny@shadow", "version": ""},
     ]
+
+
+async def test_an_operators_last_word_is_kept_where_the_file_says_otherwise_than_the_server(bench):
+    bench.put("2")
+    await bench.repository.load("tiny", "2")
+    await bench.repository.set_alias("tiny", "champion", "1")
+    file = AliasFile(bench.models / "aliases.json")
+    file.write({"tiny": {"champion": "3"}})
+    await bench.repository.look()
+    await bench.repository.set_alias("tiny", "champion", "1")
+    assert file.read() == {"tiny": {"champion": "1"}}
+    bench.put("3")
+    await bench.repository.look()
+    assert repr(bench.catalogue.find("tiny")) == "tiny:1"
+
+
+async def test_an_alias_that_is_set_again_is_kept_again_where_its_file_has_gone(bench):
+    await bench.repository.set_alias("tiny", "champion", "1")
+    (bench.models / "aliases.json").unlink()
+    await bench.repository.set_alias("tiny", "champion", "1")
+    assert AliasFile(bench.models / "aliases.json").read() == {"tiny": {"champion": "1"}}
+
+
+async def test_an_alias_that_only_the_file_knows_is_deleted_there(bench):
+    file = AliasFile(bench.models / "aliases.json")
+    file.write({"tiny": {"champion": "1"}})
+    assert await bench.repository.delete_alias("tiny", "champion") == ""
+    assert file.read() == {}
+
+
+async def test_a_swap_keeps_its_aliases_where_the_file_says_otherwise(bench):
+    await bench.repository.set_alias("tiny", "champion", "1")
+    file = AliasFile(bench.models / "aliases.json")
+    file.write({"tiny": {"champion": "3"}})
+    await bench.repository.look()
+    await bench.repository.swap("tiny", "1")
+    assert file.read() == {"tiny": {"champion": "1"}}
