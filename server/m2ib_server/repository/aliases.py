@@ -40,6 +40,17 @@ class AliasFile:
         aliases: dict[str, dict[str, str]] = read["aliases"]
         return aliases
 
+    def keep(self, aliases: Aliases) -> None:
+        """Write aliases unless the file says so already.
+
+        Raises:
+            AliasesUnwritable: nothing has changed.
+        """
+        with suppress(AliasesCorrupt):  # what nobody can read is replaced
+            if self.read() == aliases:
+                return
+        self.write(aliases)
+
     def write(self, aliases: Aliases) -> None:
         """Replace the file in one step, so that whoever reads it, now or after a crash, finds the old or the new one.
 

@@ -329,9 +329,8 @@ class Repository:
         log_event("model unloaded", model=name, version=version, digest=resident.model.digest)
 
     async def _keep(self, aliases: Aliases) -> None:
-        """Write aliases where they differ from those in force."""
-        if aliases != self._aliases:
-            await asyncio.to_thread(self._file.write, aliases)
+        """Keep aliases as an operator wants them, whatever is in force: the file may say otherwise."""
+        await asyncio.to_thread(self._file.keep, aliases)
 
     def _note_failure(self, entry: Entry, error: ServiceError) -> None:
         """Log a package that could not be loaded, once; one that is not usable waits until a file of it changes."""
