@@ -414,3 +414,26 @@ async def test_a_swap_keeps_its_aliases_where_the_file_says_otherwise(bench):
     await bench.repository.look()
     await bench.repository.swap("tiny", "1")
     assert file.read() == {"tiny": {"champion": "1"}}
+
+
+async def test_where_no_alias_can_be_kept_a_model_without_one_is_swapped_and_none_is_deleted(make_bench, tmp_path):
+    bench = make_bench(aliases_file=tmp_path / "gone" / "aliases.json")
+    bench.put("2")
+    await bench.repository.swap("tiny", "2")
+    assert bench.shown == ["tiny:2"]
+    assert await bench.repository.delete_alias("tiny", "champion") == ""
+
+
+async def test_a_swap_of_a_model_without_aliases_leaves_the_file_to_the_next_look(bench):
+    bench.put("2")
+    file = AliasFile(bench.models / "aliases.json")
+    file.write({"tiny": {"champion": "2"}, "other": {"champion": "1"}})
+    await bench.repository.swap("tiny", "2")
+    assert file.read() == {"tiny": {"champion": "2"}, "other": {"champion": "1"}}
+
+
+async def test_the_last_alias_that_is_deleted_leaves_an_empty_file_for_other_servers_though_it_had_gone(bench):
+    await bench.repository.set_alias("tiny", "champion", "1")
+    (bench.models / "aliases.json").unlink()
+    assert await bench.repository.delete_alias("tiny", "champion") == "1"
+    assert AliasFile(bench.models / "aliases.json").read() == {}
