@@ -40,16 +40,22 @@ class AliasFile:
         aliases: dict[str, dict[str, str]] = read["aliases"]
         return aliases
 
-    def keep(self, aliases: Aliases) -> None:
-        """Write aliases unless the file says so already.
+    def keep(self, before: Aliases, after: Aliases) -> None:
+        """Write the aliases `after` a change, unless the file says them already or there is nothing to keep.
+
+        Without a file there is nothing to keep where there was no alias `before` either. The last one that is deleted
+        leaves an empty file, for servers that follow it take no alias away because a file has gone.
 
         Raises:
             AliasesUnwritable: nothing has changed.
         """
         with suppress(AliasesCorrupt):  # what nobody can read is replaced
-            if self.read() == aliases:
+            written = self.read()
+            if written is None and not any(before.values()):
+                written = {}
+            if written is not None and _without_empty(written) == _without_empty(after):
                 return
-        self.write(aliases)
+        self.write(after)
 
     def write(self, aliases: Aliases) -> None:
         """Replace the file in one step, so that whoever reads it, now or after a crash, finds the old or the new one.
@@ -57,7 +63,7 @@ class AliasFile:
         Raises:
             AliasesUnwritable: nothing has changed.
         """
-        known = {name: dict(of_name) for name, of_name in sorted(aliases.items()) if of_name}
+        known = _without_empty(aliases)
         partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
             with partial.open("w", encoding="utf-8") as file:
@@ -70,6 +76,11 @@ class AliasFile:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise AliasesUnwritable from error
+
+
+def _without_empty(aliases: Aliases) -> dict[str, dict[str, str]]:
+    """Leave out the models that have no alias."""
+    return {name: dict(of_name) for name, of_name in aliases.items() if of_name}
 
 
 def _sync_folder(folder: Path) -> None:

@@ -173,9 +173,11 @@ class Repository:
         entry, resident = await self._bring(name, version)
         name, version = resident.key
         others = [one for key, one in self._ready.items() if key[0] == name and one is not resident]
-        aliases = {**self._aliases, name: dict.fromkeys(self._aliases.get(name, {}), version)}
+        ours = self._aliases.get(name)
+        aliases = {**self._aliases, name: dict.fromkeys(ours, version)} if ours else self._aliases
         try:
-            await self._keep(aliases)
+            if ours:
+                await self._keep(aliases)
         except ServiceError:
             if self._ready.get(resident.key) is not resident:
                 self._retire([resident])
@@ -330,7 +332,8 @@ class Repository:
 
     async def _keep(self, aliases: Aliases) -> None:
         """Keep aliases as an operator wants them, whatever is in force: the file may say otherwise."""
-        await asyncio.to_thread(self._file.keep, aliases)
+        before = self._aliases
+        await asyncio.to_thread(lambda: self._file.keep(before, aliases))
 
     def _note_failure(self, entry: Entry, error: ServiceError) -> None:
         """Log a package that could not be loaded, once; one that is not usable waits until a file of it changes."""
