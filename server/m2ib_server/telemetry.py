@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import threading
 import time
 from typing import TextIO
 
@@ -64,7 +65,10 @@ class JsonLines(logging.Formatter):
 
 
 def configure_log(stream: TextIO = sys.stderr) -> None:
-    """Send every record of this process, those of libraries included, through the allow-list to `stream`."""
+    """Send every record of this process, those of libraries included, through the allow-list to `stream`.
+
+    So go the faults that Python itself would print with their text: of threads that die, of finalisers.
+    """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
@@ -73,6 +77,8 @@ def configure_log(stream: TextIO = sys.stderr) -> None:
     _LOGGER.setLevel(logging.INFO)
     logging.captureWarnings(True)
     logging.raiseExceptions = False
+    threading.excepthook = _thread_died
+    sys.unraisablehook = _unraisable
 
 
 def log_event(event: str, *, level: int = logging.INFO, **fields: str | int | float) -> None:
@@ -94,3 +100,17 @@ def origin_of(error: BaseException) -> str:
         places.append(f"{name}:{trace.tb_lineno}")
         trace = trace.tb_next
     return " > ".join(places)
+
+
+def _thread_died(told: threading.ExceptHookArgs) -> None:
+    if not issubclass(told.exc_type, SystemExit):  # a thread may end itself
+        _log_fault("thread died", told.exc_type, told.exc_value)
+
+
+def _unraisable(told: "sys.UnraisableHookArgs") -> None:
+    _log_fault("fault that nobody could be told of", told.exc_type, told.exc_value)
+
+
+def _log_fault(event: str, kind: type[BaseException], error: BaseException | None) -> None:
+    origin = "" if error is None else origin_of(error)
+    log_event(event, level=logging.ERROR, error_type=kind.__name__, origin=origin)
