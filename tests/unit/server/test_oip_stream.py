@@ -10,6 +10,7 @@ from m2ib_server.api.call import Call
 from m2ib_server.api.reception import OpenGate, Reception
 from m2ib_server.errors import InvalidField
 from m2ib_server.oip.answer import FINAL
+from m2ib_server.oip.request import check_id
 from m2ib_server.oip.stream import MAX_UNREAD, InferStream
 
 SECONDS = 60
@@ -105,6 +106,17 @@ async def test_a_bad_request_is_told_of_by_its_id_and_ends_no_other():
         ("ModelStreamInfer.request", "INVALID_ARGUMENT"),
         ("ModelStreamInfer.request", "OK"),
     ]
+
+
+async def test_an_id_that_is_too_long_to_be_carried_about_is_not_sent_back():
+    class Refusing(Explaining):
+        async def _answer(self, wire, tell):
+            check_id(wire)
+
+    async with asyncio.timeout(SECONDS):
+        (message,) = [each async for each in stream_of(Refusing()).answers(wires("x" * 5000))]
+    assert "5000 characters" in message.error_message
+    assert message.infer_response.id == ""
 
 
 async def test_a_fault_ends_the_stream_where_the_caller_wants_a_status():
