@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 from m2ib.oip import inference_pb2 as oip
+from m2ib_server.api.batch import MAX_ID_CHARACTERS
 from m2ib_server.api.call import Call
 from m2ib_server.api.reception import Reception, status_of
 from m2ib_server.api.side_by_side import SideBySide
@@ -65,7 +66,8 @@ class InferStream:
             if ERRORS_END_THE_STREAM in self._call.flags:
                 self._messages.put_nowait(error)
                 return
-            message = write_fault(status_of(error, call).message, wire.id)
+            request_id = wire.id if len(wire.id) <= MAX_ID_CHARACTERS else ""  # one that was refused is not sent back
+            message = write_fault(status_of(error, call).message, request_id)
         await self._tell(message)
         self._requests.release()
 
