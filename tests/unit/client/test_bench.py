@@ -149,7 +149,26 @@ def test_figures_tell_answers_refusals_cancellations_and_what_was_not_sent_apart
 def test_achieved_rate_counts_the_time_that_late_answers_took() -> None:
     plan = Plan(rate=1, duration=10)
     seen: Any = figures(plan, [outcome(1.0, 20.0)])
-    assert seen["achieved_rate"] == pytest.approx(1 / 20)
+    assert (seen["offered_rate"], seen["achieved_rate"]) == pytest.approx((1 / 10, 1 / 20))
+
+
+def test_rates_of_a_test_that_was_broken_off_are_of_the_time_that_it_measured() -> None:
+    plan = Plan(rate=1, duration=100, warm_up=2)
+    outcomes = [outcome(1.0, 2.0, is_measured=False), *(outcome(at, at + 0.5) for at in (2.0, 3.0, 4.0, 5.0))]
+    seen: Any = figures(plan, outcomes, broken_off_at=6.0)
+    assert (seen["offered_rate"], seen["achieved_rate"]) == (1.0, 1.0)
+
+
+def test_a_test_that_was_broken_off_while_it_waited_for_the_last_answers_measured_all_its_time() -> None:
+    seen: Any = figures(Plan(rate=1, duration=10), [outcome(1.0, 2.0)], broken_off_at=30.0)
+    assert (seen["offered_rate"], seen["achieved_rate"]) == pytest.approx((1 / 10, 1 / 10))
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 2.0])
+def test_a_test_that_was_broken_off_while_it_warmed_up_has_no_rates(seconds: float) -> None:
+    plan = Plan(rate=1, duration=100, warm_up=2)
+    seen: Any = figures(plan, [outcome(0.5, 0.9, is_measured=False)], broken_off_at=seconds)
+    assert (seen["calls"], seen["offered_rate"], seen["achieved_rate"]) == (0, 0.0, 0.0)
 
 
 def test_no_calls_give_figures_without_values() -> None:
