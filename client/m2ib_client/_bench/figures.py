@@ -44,8 +44,14 @@ def failed_share(outcomes: Sequence[Outcome]) -> float:
     return sum(one.status != OK for one in counted) / len(counted) if counted else 0.0
 
 
-def figures(plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, PlainValue]:
-    """Return all figures of the measured calls, JSON-safe; times are in seconds and rates in calls a second."""
+def figures(plan: Plan, outcomes: Sequence[Outcome], *, broken_off_at: float | None = None) -> dict[str, PlainValue]:
+    """Return all figures of the measured calls, JSON-safe; times are in seconds and rates in calls a second.
+
+    `broken_off_at` is when the test was broken off, in seconds after its beginning: rates are of the time that was
+    measured until then, and 0 where none was.
+    """
+    planned_end = plan.warm_up + plan.duration
+    end = planned_end if broken_off_at is None else min(broken_off_at, planned_end)
     measured = _measured(outcomes)
     answered = [one for one in measured if one.status == OK]
     refused = [one for one in measured if one.status not in OURS]
@@ -53,8 +59,8 @@ def figures(plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, PlainValue]:
     return {
         "calls": len(measured),
         "warm_up_calls": len(outcomes) - len(measured),
-        "offered_rate": len(measured) / plan.duration,
-        "achieved_rate": _achieved_rate(plan, answered),
+        "offered_rate": _rate(len(measured), end - plan.warm_up),
+        "achieved_rate": _achieved_rate(plan, answered, end),
         "outcomes": _counts(measured),
         "partial": sum(explanation.partial for explanation in explanations),
         "latency_seconds": {
@@ -72,10 +78,14 @@ def _measured(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [one for one in outcomes if one.arrival.is_measured]
 
 
-def _achieved_rate(plan: Plan, answered: Sequence[Outcome]) -> float:
+def _achieved_rate(plan: Plan, answered: Sequence[Outcome], end: float) -> float:
     """Return the answers a second until the last one came, or until the test's end if that is later."""
     last = max((one.ended_at for one in answered), default=0.0)
-    return len(answered) / (max(last, plan.warm_up + plan.duration) - plan.warm_up)
+    return _rate(len(answered), max(last, end) - plan.warm_up)
+
+
+def _rate(count: int, seconds: float) -> float:
+    return count / seconds if seconds > 0 else 0.0
 
 
 def _counts(outcomes: Sequence[Outcome]) -> list[PlainValue]:

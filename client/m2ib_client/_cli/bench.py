@@ -155,7 +155,9 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, as typer wants 
     with reported_faults():
         material.prepare()
         generator, is_broken_off = _run(connect_async(context), material, plan, terms)
-    report = _report(generator, material, plan, terms, server) | {"broken_off": is_broken_off}
+    broken_off_at = generator.seconds if is_broken_off else None
+    told = figures(plan, generator.outcomes, broken_off_at=broken_off_at)
+    report = _report(generator, material, plan, terms, server) | {"broken_off": is_broken_off, "figures": told}
     typer.echo(json.dumps(report, allow_nan=False) if as_json else "\n".join(report_lines(report)))
     raise typer.Exit(BROKEN_OFF if is_broken_off else _verdict(generator, report, max_failed, max_p99))
 
@@ -194,7 +196,6 @@ def _report(generator: Generator, material: Material, plan: Plan, terms: Terms, 
         "cap": terms.cap,
         "peak_open": generator.peak_open,
         "seconds": generator.seconds,
-        "figures": figures(plan, generator.outcomes),
     }
 
 
