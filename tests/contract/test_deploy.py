@@ -273,6 +273,19 @@ def test_envoy_hashes_the_clients_header_onto_the_headless_service():
     assert address == {"address": f"{name}.svc.cluster.local", "port_value": PORTS["grpc"]}
 
 
+def test_the_made_certificate_has_every_name_that_is_asked_for(tmp_path):
+    passed("sh", DEPLOY / "certificates.sh", tmp_path, "m2ib.example")
+    upstream = ENVOY_CLUSTER["transport_socket"]["typed_config"]
+    (matched,) = upstream["common_tls_context"]["validation_context"]["match_typed_subject_alt_names"]
+    pods = re.findall(r"m2ib-server-\d[a-z0-9.-]*[a-z]", (DEPLOY / "README.md").read_text())
+    assert pods
+    for name in ["m2ib.example", upstream["sni"], matched["matcher"]["exact"], *pods]:
+        authority_, certificate = tmp_path / "ca.crt", tmp_path / "tls.crt"
+        passed(tool("openssl"), "verify", "-CAfile", authority_, "-verify_hostname", name, certificate)
+    envoys = set(re.findall(r"/tls/([a-z.]+)", (DEPLOY / "envoy/envoy.yaml").read_text()))
+    assert envoys <= {file.name for file in tmp_path.iterdir()}
+
+
 def test_yaml_is_tidy():
     passed(tool("yamllint"), "--strict", "--config-file", DEPLOY / ".yamllint", DEPLOY)
 
