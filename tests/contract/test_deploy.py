@@ -86,9 +86,9 @@ def test_variables_that_the_readme_names_are_the_servers():
     assert "M2IB_GRACE_SECONDS" in named
 
 
-# What a server may take beyond its grace to end in order, of which it waits for a device's thread twice.
+# What a server may take beyond its grace to end in order.
 AFTER_GRACE_SECONDS = sum(
-    [CUT_SECONDS, FLUSH_SECONDS, 2 * ENGINE_SECONDS, CLOSE_SECONDS, tracing.FLUSH_SECONDS, LEAVING_SECONDS]
+    [CUT_SECONDS, FLUSH_SECONDS, ENGINE_SECONDS, CLOSE_SECONDS, tracing.FLUSH_SECONDS, LEAVING_SECONDS]
 )
 
 

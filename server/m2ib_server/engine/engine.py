@@ -85,12 +85,20 @@ class Engine:
         """
         return self.roster.admit(job, caller)
 
-    def close(self, timeout_seconds: float | None = None) -> bool:
-        """Cancel every job that is left and end the compute thread; return whether it has ended in time."""
+    def stop(self) -> None:
+        """Cancel every job that is left and let the compute thread end."""
         self.roster.close()
+
+    def join(self, timeout_seconds: float | None = None) -> bool:
+        """Wait for the compute thread of an engine that was stopped; return whether it has ended in time."""
         if self._thread.is_alive():
             self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
+
+    def close(self, timeout_seconds: float | None = None) -> bool:
+        """Cancel every job that is left and end the compute thread; return whether it has ended in time."""
+        self.stop()
+        return self.join(timeout_seconds)
 
     def tally(self) -> dict[str, int]:
         """Count what is under way and what was done so far, as the log tells it when the engine rests or stops."""

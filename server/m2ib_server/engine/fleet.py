@@ -1,6 +1,7 @@
 """Owns the engines, one for each device, and sends each image to the device that keeps its features."""
 
 import hashlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from m2ib_server.engine.engine import Engine
@@ -12,6 +13,7 @@ class Fleet:
     def __init__(self, engines: Sequence[Engine]) -> None:
         """Take at least one engine."""
         self._engines = tuple(engines)
+        self._was_given_up = False
 
     def __iter__(self) -> Iterator[Engine]:
         return iter(self._engines)
@@ -37,9 +39,21 @@ class Fleet:
             engine.start()
 
     def close(self, timeout_seconds: float | None = None) -> bool:
-        """Send away every caller that is left and end every compute thread; return whether all have ended in time."""
-        have_ended = [engine.close(timeout_seconds) for engine in self._engines]
-        return all(have_ended)
+        """Send away every caller that is left and end every compute thread; return whether all have ended in time.
+
+        The timeout is that of all threads together. Those that were given up once are not waited for again.
+        """
+        for engine in self._engines:
+            engine.stop()
+        if self._was_given_up:
+            timeout_seconds = 0.0
+        began = time.monotonic()
+        have_ended = []
+        for engine in self._engines:
+            left = None if timeout_seconds is None else max(0.0, began + timeout_seconds - time.monotonic())
+            have_ended.append(engine.join(left))
+        self._was_given_up = not all(have_ended)
+        return not self._was_given_up
 
 
 def route(digest: str, count: int) -> int:
