@@ -6,6 +6,7 @@ import pytest
 from grpc_status import rpc_status
 
 from m2ib_server.api.call import Call, CallEnd
+from m2ib_server.api.lifecycle import Lifecycle, Phase
 from m2ib_server.api.reception import Last, OpenGate, Reception, answered, streamed
 from m2ib_server.errors import AuditUnavailable, CredentialsInvalid, Draining, QueueFull
 
@@ -221,6 +222,51 @@ async def test_the_message_that_a_stream_is_for_waits_until_its_end_is_recorded(
     notary.note()
     assert await last == "answer"
     assert [each async for each in stream] == []
+
+
+DRAINED = "UNAVAILABLE DRAINING"
+
+
+async def test_a_call_is_under_way_until_its_end_is_recorded():
+    notary, lifecycle = Notary(is_slow=True), Lifecycle(Phase.OPEN)
+    reception = Reception(OpenGate(), [], lifecycle, recorder=notary)
+    answering = asyncio.create_task(Servicer(reception).Answer(None, Context()))
+    await settled()
+    assert notary.seen == ["begun", "OK"]
+    assert not await lifecycle.until_idle(0.01)
+    notary.note()
+    await answering
+    assert await lifecycle.until_idle(0.01)
+
+
+async def test_a_call_that_is_cut_off_while_its_end_is_being_recorded_ends_so_for_caller_and_observers():
+    watcher, notary, lifecycle, context = Watcher(), Notary(is_slow=True), Lifecycle(Phase.OPEN), Context()
+    reception = Reception(OpenGate(), [watcher], lifecycle, recorder=notary)
+    answering = asyncio.create_task(Servicer(reception).Answer(None, context))
+    await settled()
+    assert lifecycle.cut() == 1
+    with pytest.raises(Aborted):
+        await answering
+    assert context.code is grpc.StatusCode.UNAVAILABLE
+    assert watcher.seen == ["begun", DRAINED]
+
+
+async def test_a_stream_that_is_cut_off_while_its_reader_stalls_is_not_one_whose_caller_left():
+    watcher, notary, lifecycle = Watcher(), Notary(), Lifecycle(Phase.OPEN)
+    stream = Servicer(Reception(OpenGate(), [watcher], lifecycle, recorder=notary)).Stream(None, Context())
+
+    async def send_to_a_reader_that_stalls():
+        await anext(stream)
+        await asyncio.Event().wait()
+
+    sending = asyncio.create_task(send_to_a_reader_that_stalls())
+    await settled()
+    assert lifecycle.cut() == 1
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    await stream.aclose()
+    assert notary.seen == watcher.seen == ["begun", DRAINED]
+    assert await lifecycle.until_idle(0.01)
 
 
 async def test_a_caller_that_leaves_while_its_end_is_being_recorded_is_one_that_left_to_every_observer():
