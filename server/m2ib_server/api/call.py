@@ -37,6 +37,11 @@ def never_admitted() -> None:
     raise AssertionError("only a call that the gate has admitted asks it again")
 
 
+def never_cut() -> bool:
+    """Stand in for what tells whether a call was cut off, of one that the server does not cut off."""
+    return False
+
+
 @dataclass(slots=True, kw_only=True)
 class Call:
     """One call under way; what is not known yet is empty. No text, pixel, handle or metadata of the caller's is here.
@@ -49,6 +54,7 @@ class Call:
         caller: who calls, by the name that the operator gave; "" for an anonymous caller.
         readmit: asks the gate again whether the caller may go on; raises what the gate raises. What it asks with, it
             shows to nobody else.
+        was_cut: tells whether the server has ended the call while it ran.
         trace_context: the W3C header `traceparent` that came with the call; of its own span, once it is traced.
         flags: the headers of FLAG_KEYS that came with the value "true".
         model: the name of the model, once known.
@@ -70,6 +76,7 @@ class Call:
     deadline_ns: int | None
     caller: str = ""
     readmit: Callable[[], object] = field(default=never_admitted, repr=False)
+    was_cut: Callable[[], bool] = field(default=never_cut, repr=False)
     trace_context: Mapping[str, str] = field(default_factory=dict)
     flags: frozenset[str] = frozenset()
     model: str = ""
@@ -91,6 +98,7 @@ class Call:
             deadline_ns=self.deadline_ns,
             caller=self.caller,
             readmit=self.readmit,
+            was_cut=self.was_cut,
             trace_context=self.trace_context,
         )
 

@@ -74,8 +74,8 @@ class Lifecycle:
             raise refusal()
 
     @contextmanager
-    def call(self) -> Iterator[None]:
-        """Surround a call's body.
+    def call(self) -> Iterator[Callable[[], bool]]:
+        """Surround a call, the recording of its end included; give what tells whether it was cut off.
 
         Raises:
             Loading: as `check`.
@@ -86,7 +86,7 @@ class Lifecycle:
         assert task is not None, "calls are made on the event loop"
         self._calls[key] = task
         try:
-            yield
+            yield lambda: key in self._cut
         except asyncio.CancelledError as error:
             if key not in self._cut:
                 raise

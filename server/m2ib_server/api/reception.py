@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any, Generic, Protocol, TypeVar
@@ -17,7 +17,7 @@ from m2ib_server.api.call import OK, Call, CallEnd, CallObserver, CallRecorder, 
 from m2ib_server.api.lifecycle import Lifecycle, Phase
 from m2ib_server.api.parsing import UNPARSABLE, malformed
 from m2ib_server.api.status import PUSHBACK_KEY, answer_to, pushback, rich_status, unknown_status
-from m2ib_server.errors import ServiceError
+from m2ib_server.errors import Draining, ServiceError
 from m2ib_server.telemetry import log_event, origin_of
 
 REQUEST_ID_KEY = "m2ib-request-id"
@@ -80,10 +80,12 @@ class Reception:
         )
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
         try:
-            async with self.observed(call):
-                call.readmit = partial(self._gate.admit, context, scope)
-                call.caller = self._gate.admit(context, scope)
-                with nullcontext() if in_every_phase else self.lifecycle.call():
+            with ExitStack() as stay:  # a call is under way until its end is recorded
+                async with self.observed(call):
+                    call.readmit = partial(self._gate.admit, context, scope)
+                    call.caller = self._gate.admit(context, scope)
+                    if not in_every_phase:
+                        call.was_cut = stay.enter_context(self.lifecycle.call())
                     yield call
         except Exception as error:
             await _abort(context, error, call)
@@ -179,8 +181,10 @@ def status_of(error: Exception, call: Call) -> status_pb2.Status:
     return unknown_status(call.request_id)
 
 
-def end_of(error: BaseException) -> CallEnd:
+def end_of(error: BaseException, call: Call) -> CallEnd:
     """Return how a call ends that raised."""
+    if isinstance(error, asyncio.CancelledError | GeneratorExit) and call.was_cut():
+        error = Draining()
     if isinstance(error, ServiceError):
         return CallEnd(code=answer_to(error).status.name, reason=error.reason, error=error)
     if isinstance(error, asyncio.CancelledError | GeneratorExit):  # the caller has left; a stream's at a yield
@@ -207,7 +211,7 @@ async def _recorded(recorder: CallRecorder, call: Call) -> AsyncIterator[None]:
     try:
         yield
     except BaseException as error:
-        end = end_of(error)
+        end = end_of(error, call)
         raise
     finally:
         noted = recorder.ended(call, end)
@@ -222,7 +226,7 @@ def _told_of_the_end(observers: Sequence[CallObserver], call: Call) -> Iterator[
     try:
         yield
     except BaseException as error:
-        end = end_of(error)
+        end = end_of(error, call)
         raise
     finally:
         for observer in observers:
