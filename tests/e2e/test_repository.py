@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import threading
 import time
@@ -11,6 +12,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fakes.repository import copy_package
+from m2ib.oip import inference_pb2 as oip
+from m2ib.oip import inference_pb2_grpc
 from m2ib.v1 import attribution_pb2 as pb
 from m2ib.v1 import attribution_pb2_grpc, model_repository_pb2_grpc, settings_pb2
 from m2ib.v1 import model_repository_pb2 as repository_pb
@@ -291,3 +294,37 @@ def test_a_load_that_outlasts_the_grace_is_told_that_the_server_drains(tiny_pack
         assert running.stop() == 0
         assert refused(loading.result) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
         assert refused(lambda: list(events)) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+
+
+def until_it_hangs(path):
+    """Hold a FIFO open for writing once somebody reads it, who waits from then on."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads it yet
+            assert time.monotonic() < deadline, "nobody reads it"
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("hung", ["aliases.json", "hung/manifest.json"])
+def test_what_hangs_in_the_models_folder_keeps_no_server_from_ending(tiny_package, tmp_path, hung):
+    models = tmp_path / "models"
+    copy_package(tiny_package, models / "tiny" / "1")
+    flags = ("--poll-seconds", "0.1", "--grace-seconds", "2")
+    with (
+        running_server(models, tmp_path, *flags) as running,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        (models / hung).parent.mkdir(exist_ok=True)
+        os.mkfifo(models / hung)
+        held = until_it_hangs(models / hung)
+        stub = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+        calls = [stub.RepositoryIndex.future(oip.RepositoryIndexRequest(), timeout=0.5) for _ in range(8)]
+        ends = {call.code() for call in calls}
+        assert ends == {grpc.StatusCode.OK if hung == "aliases.json" else grpc.StatusCode.DEADLINE_EXCEEDED}
+        try:
+            assert running.stop() == 0
+        finally:
+            os.close(held)
+        assert running.events("stopped")

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import shutil
+import threading
 
 import pytest
 
@@ -13,6 +15,7 @@ from m2ib_server.errors import (
     AliasesUnwritable,
     InvalidField,
     ModelMemoryExceeded,
+    ModelsStalled,
     ModelUnknown,
     PackageCorrupt,
     VersionAbsent,
@@ -29,10 +32,12 @@ SECONDS = 60
 class Bench:
     """A repository over packages that are manifests, with one version loaded."""
 
-    def __init__(self, original, models, **settings):
+    def __init__(self, original, models, *, patience_seconds=SECONDS, **settings):
         self.original, self.models = original, models
         self.loader, self.catalogue = FakeLoader(), Catalogue()
-        self.repository = Repository(models, self.catalogue, self.loader, RepositorySettings(**settings))
+        self.repository = Repository(
+            models, self.catalogue, self.loader, RepositorySettings(**settings), patience_seconds=patience_seconds
+        )
 
     def put(self, version, **changes):
         return write_package(self.original, self.models / "tiny" / version, version=version, **changes)
@@ -437,3 +442,70 @@ async def test_the_last_alias_that_is_deleted_leaves_an_empty_file_for_other_ser
     (bench.models / "aliases.json").unlink()
     assert await bench.repository.delete_alias("tiny", "champion") == "1"
     assert AliasFile(bench.models / "aliases.json").read() == {}
+
+
+def readers():
+    """Count the threads that look at a folder or a file of aliases."""
+    return sum(thread.name == "m2ib-models" for thread in threading.enumerate())
+
+
+def hang(path):
+    """Put a file in place that whoever opens it hangs in; return what lets go of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+    def let_go():
+        held = os.open(path, os.O_RDWR)  # both ends, so that no open waits any more
+        path.unlink()
+        os.close(held)
+
+    return let_go
+
+
+async def test_a_folder_that_hangs_holds_one_thread_and_no_change_for_ever(make_bench, tmp_path):
+    bench = make_bench(patience_seconds=0.2, aliases_file=tmp_path / "aliases.json")
+    before = readers()
+    let_go = hang(bench.models / "hung" / "1" / "manifest.json")
+    repository = bench.repository
+    asked = [repository.look(), *(repository.versions() for _ in range(8)), repository.load("tiny", "2")]
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(each) for each in outcomes} == {ModelsStalled}
+    assert readers() == before + 1
+    await repository.set_alias("tiny", "champion", "1")  # its file lies elsewhere
+    let_go()
+    bench.put("2")
+    await settled(lambda: readers() == before)
+    await repository.load("tiny", "2")
+    assert states(await repository.versions()) == {"tiny:1": State.READY, "tiny:2": State.READY}
+
+
+async def test_a_file_of_aliases_that_hangs_moves_none_and_a_change_given_up_is_not_made_later(make_bench):
+    bench = make_bench(patience_seconds=0.2)
+    before = readers()
+    let_go = hang(bench.models / "aliases.json")
+    for change in (bench.repository.look(), bench.repository.set_alias("tiny", "champion", "1")):
+        with pytest.raises(ModelsStalled):
+            await change
+    assert readers() == before + 1
+    bench.put("2")
+    await bench.repository.load("tiny", "2")
+    assert repr(bench.catalogue.find("tiny")) == "tiny:2"
+    let_go()
+    await settled(lambda: readers() == before)
+    await bench.repository.look()
+    assert not (bench.models / "aliases.json").exists()
+    assert repr(bench.catalogue.find("tiny")) == "tiny:2"
+
+
+async def test_who_asks_during_a_scan_is_told_of_what_was_there_before_the_asking(bench):
+    let_go = hang(bench.models / "hung" / "1" / "manifest.json")
+    early = asyncio.create_task(bench.repository.versions())
+    await settled(readers)
+    bench.put("2")
+    late = [asyncio.create_task(bench.repository.versions()) for _ in range(8)]
+    await asyncio.sleep(0)
+    late.pop().cancel()  # who leaves takes nothing from the others
+    let_go()
+    await early
+    assert all("tiny:2" in states(reports) for reports in await asyncio.gather(*late))
