@@ -53,7 +53,7 @@ soak: install  ## Mix calls of every kind for ten minutes (M2IB_SOAK_SECONDS) an
 
 fuzz: install  ## Break images, messages and calls in new ways, each for M2IB_FUZZ_SECONDS (300); finds are in out/fuzz.
 	$(BIN)/pip install --quiet --upgrade --target out/fuzz/tools -r tests/fuzz/requirements.txt
-	for target in images messages; do \
+	for target in images messages inferences changes; do \
 	  PYTHONPATH=out/fuzz/tools:tests $(BIN)/python -m fuzz $$target $${M2IB_FUZZ_SECONDS:-300} || exit 1; done
 	$(BIN)/pytest --hypothesis-profile endless tests/e2e/test_fuzz*.py tests/unit/server/test_imaging_fuzz.py \
 	  tests/unit/server/test_access_fuzz.py --timeout 3600

@@ -1,4 +1,5 @@
-"""Runs atheris: `python -m fuzz images 60` breaks images for a minute, `messages` calls; `make fuzz` does both.
+"""Runs atheris: `python -m fuzz images 60` breaks images for a minute, `messages` calls,
+`inferences` those of the Open Inference Protocol, `changes` those of the model repository; `make fuzz` does all.
 
 What it finds is left in out/fuzz, a file for each input that broke the law; the corpus grows beside it.
 """
@@ -10,7 +11,7 @@ from pathlib import Path
 import atheris  # from tests/fuzz/requirements.txt
 
 with atheris.instrument_imports(include=["m2ib_server", "pydicom"], enable_loader_override=False):
-    from fuzz.targets import Images, Messages
+    from fuzz.targets import Changes, Images, Inferences, Messages
 
 from checkpoints import write_checkpoint
 from packages import export
@@ -29,7 +30,8 @@ def package() -> Path:
 
 def main(name: str, seconds: int) -> None:
     """Feed one target for so long."""
-    target = Images() if name == "images" else Messages(package())
+    services = {"messages": Messages, "inferences": Inferences, "changes": Changes}
+    target = Images() if name == "images" else services[name](package())
     corpus = FOLDER / "corpus" / name
     corpus.mkdir(parents=True, exist_ok=True)
     for seed in target.seeds():
