@@ -287,6 +287,10 @@ def test_the_made_certificate_has_every_name_that_is_asked_for(tmp_path):
     assert envoys <= {file.name for file in tmp_path.iterdir()}
 
 
+def test_nothing_in_the_dockerfile_is_known_to_go_wrong():
+    passed(tool("hadolint"), ROOT / "Dockerfile")
+
+
 def test_yaml_is_tidy():
     passed(tool("yamllint"), "--strict", "--config-file", DEPLOY / ".yamllint", DEPLOY)
 

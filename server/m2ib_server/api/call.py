@@ -14,6 +14,7 @@ from m2ib.v1 import settings_pb2
 from m2ib_server.engine import Period
 
 OK = "OK"
+_CLOCKS_NS = 10_000_000  # the deadline was read off gRPC's own clock when the call began
 
 # W3C Trace Context: version, trace, parent, flags. Of what callers send only this form is kept, which holds no text.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -106,6 +107,11 @@ class Call:
     def seconds(self) -> float:
         """Seconds since the call began."""
         return time.monotonic() - self.started
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether its deadline has passed, or does within the time by which clocks may disagree."""
+        return self.deadline_ns is not None and time.monotonic_ns() > self.deadline_ns - _CLOCKS_NS
 
     @property
     def trace_id(self) -> str:

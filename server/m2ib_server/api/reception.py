@@ -17,7 +17,7 @@ from m2ib_server.api.call import OK, Call, CallEnd, CallObserver, CallRecorder, 
 from m2ib_server.api.lifecycle import Lifecycle, Phase
 from m2ib_server.api.parsing import UNPARSABLE, malformed
 from m2ib_server.api.status import PUSHBACK_KEY, answer_to, pushback, rich_status, unknown_status
-from m2ib_server.errors import Draining, ServiceError
+from m2ib_server.errors import DeadlineExpired, Draining, ServiceError
 from m2ib_server.telemetry import log_event, origin_of
 
 REQUEST_ID_KEY = "m2ib-request-id"
@@ -183,12 +183,15 @@ def status_of(error: Exception, call: Call) -> status_pb2.Status:
 
 def end_of(error: BaseException, call: Call) -> CallEnd:
     """Return how a call ends that raised."""
-    if isinstance(error, asyncio.CancelledError | GeneratorExit) and call.was_cut():
-        error = Draining()
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):  # of a stream that was left at a yield the second
+        if call.was_cut():
+            error = Draining()
+        elif call.is_expired:  # gRPC tells of that as of a caller that has left
+            error = DeadlineExpired()
+        else:
+            return CallEnd(code=grpc.StatusCode.CANCELLED.name)
     if isinstance(error, ServiceError):
         return CallEnd(code=answer_to(error).status.name, reason=error.reason, error=error)
-    if isinstance(error, asyncio.CancelledError | GeneratorExit):  # the caller has left; a stream's at a yield
-        return CallEnd(code=grpc.StatusCode.CANCELLED.name)
     return CallEnd(code=grpc.StatusCode.INTERNAL.name, error=error)
 
 

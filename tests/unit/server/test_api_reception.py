@@ -20,13 +20,14 @@ class Aborted(Exception):
 class Context:
     """What grpc.aio hands to a handler, as far as the reception uses it."""
 
-    def __init__(self, metadata=()):
+    def __init__(self, metadata=(), remaining=None):
         self.metadata = metadata
+        self.remaining = remaining
         self.trailing = ()
         self.code = None
 
     def time_remaining(self):
-        return None
+        return self.remaining
 
     def invocation_metadata(self):
         return self.metadata
@@ -141,6 +142,17 @@ async def test_a_caller_that_leaves_is_an_end_of_its_own():
     with pytest.raises(asyncio.CancelledError):
         await Servicer(Reception(OpenGate(), [watcher]), asyncio.CancelledError()).Answer(None, Context())
     assert watcher.seen == ["begun", "CANCELLED"]
+
+
+@pytest.mark.parametrize(
+    ("remaining", "seen"), [(0.001, "DEADLINE_EXCEEDED DEADLINE_EXPIRED"), (60, "CANCELLED")], ids=["over", "left"]
+)
+async def test_a_deadline_that_passes_is_told_from_a_caller_that_leaves(remaining, seen):
+    """gRPC cancels the handler of either."""
+    watcher = Watcher()
+    with pytest.raises(asyncio.CancelledError):
+        await Servicer(Reception(OpenGate(), [watcher]), asyncio.CancelledError()).Answer(None, Context((), remaining))
+    assert watcher.seen == ["begun", seen]
 
 
 async def test_a_reader_that_drops_a_stream_ends_its_call():
