@@ -79,6 +79,7 @@ def test_who_would_wait_too_long_is_told_when_to_come_back_and_what_outlasts_the
         stub = attribution_pb2_grpc.AttributionServiceStub(channel)
         events = stub.ExplainStream(pb.ExplainStreamRequest(request=endless(1)))
         next(events)
+        joined = stub.Explain.future(endless(1))  # it waits for no room, and writes nothing before the end
         with pytest.raises(grpc.RpcError) as caught:
             stub.Explain(endless(2))
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -91,8 +92,9 @@ def test_who_would_wait_too_long_is_told_when_to_come_back_and_what_outlasts_the
             list(events)
         stopping.join(timeout=SECONDS)
         assert running.process.returncode == 0
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert refusal(caught.value) == ("DRAINING", {"ErrorInfo", "RetryInfo"}, "1000")
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE  # without details where it was cut amid a message
+        assert joined.code() is grpc.StatusCode.UNAVAILABLE
+        assert refusal(joined) == ("DRAINING", {"ErrorInfo", "RetryInfo"}, "1000")
 
 
 def test_health_is_told_while_the_engine_is_busy_and_newcomers_are_refused(tiny_package, tmp_path):
