@@ -13,6 +13,7 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, CONTINUATION = 0, 1, 3, 4, 6,
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 INITIAL_WINDOW_SIZE = 4  # the setting, RFC 9113, 6.5.2
 MAX_FRAME = 1 << 14
+EMPTY_MESSAGE = b"\0" * 5  # not compressed, and no byte long
 # The first status that a connection's server writes is a literal in its header block (RFC 7541, 6.2), not compressed.
 _STATUS = re.compile(rb"grpc-status.(\d{1,2})", re.DOTALL)
 RESET = -1  # in a status's place: the stream or the connection was ended by the transport
@@ -31,12 +32,23 @@ class RawEnding:
     heard: bytes
 
 
-def raw_call(address: str, path: str, headers: Sequence[tuple[bytes, bytes]], *, seconds: float) -> RawEnding:
-    """Call a method with an empty message and these headers after the usual ones, over a connection of its own."""
+def raw_call(
+    address: str,
+    path: str,
+    headers: Sequence[tuple[bytes, bytes]],
+    *,
+    seconds: float,
+    body: bytes = EMPTY_MESSAGE,
+    ends: bool = True,
+) -> RawEnding:
+    """Call a method with a body and these headers after the usual ones, over a connection of its own.
+
+    A call that does not end has its body's last byte still to come, as long as it lasts.
+    """
     block = b"".join(_literal(name, value) for name, value in (*_usual(address, path), *headers))
     host, _, port = address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=seconds) as connection:
-        call = [*_header_frames(block), _frame(DATA, b"\0" * 5, flags=END_STREAM, stream=1)]
+        call = [*_header_frames(block), _frame(DATA, body, flags=END_STREAM if ends else 0, stream=1)]
         _try_sending(connection, PREFACE + _frame(SETTINGS) + b"".join(call))
         return _ending(connection)
 

@@ -25,6 +25,7 @@ from m2ib.v1 import attribution_pb2_grpc
 from m2ib_client import TLS, AccessError, Client
 from m2ib_server.access import tokens
 from m2ib_server.errors import CredentialsInvalid
+from raw_call import raw_call
 from serving import running_server
 from wire import details_of, explain_request
 
@@ -130,6 +131,48 @@ def test_who_is_not_known_is_told_so_with_a_stable_reason(vault, wire):
     assert refusal(lambda: list_models(wire, bearing(old))) == (unknown, "CREDENTIALS_EXPIRED")
     forbidden = grpc.StatusCode.PERMISSION_DENIED
     assert refusal(lambda: list_models(wire, bearing(vault.jwt(scope="openid")))) == (forbidden, "SCOPE_MISSING")
+
+
+@pytest.fixture(scope="module")
+def knocked(vault, tiny_package, tmp_path_factory):
+    """A server in plaintext, on which tokens alone tell callers from strangers."""
+    told = ["--channelz", "--max-message-mebibytes", "64"]
+    folder = tmp_path_factory.mktemp("knocked")
+    with running_server(tiny_package, folder, *vault.flags(("tokens", "tokens")), *told) as running:
+        yield running
+
+
+STRANGERS = ([], [(b"authorization", b"Bearer m2ib_viewer.x")], [(b"authorization", b"Basic x")])
+MESSAGE_BYTES = 32 << 20
+
+
+@pytest.mark.parametrize("headers", STRANGERS, ids=["nobody", "somebody else", "another scheme"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "m2ib.v1.AttributionService/Explain",
+        "m2ib.v1.AttributionService/ExplainStream",
+        "m2ib.v1.ModelRepository/LoadModel",
+        "inference.GRPCInferenceService/ModelInfer",
+        "grpc.channelz.v1.Channelz/GetServers",
+    ],
+)
+def test_a_stranger_is_refused_before_its_message_is_there(knocked, path, headers):
+    begun = b"\0" + MESSAGE_BYTES.to_bytes(4, "big")  # the length of a message that never comes
+    ending = raw_call(knocked.address, f"/{path}", headers, body=begun, ends=False, seconds=SECONDS)
+    assert ending.status == grpc.StatusCode.UNAUTHENTICATED.value[0]
+    line = knocked.events("call ended")[-1]
+    service, method = path.split("/")
+    assert (line["service"], line["method"], line["code"], line["caller"]) == (service, method, "UNAUTHENTICATED", "")
+    assert line["request_id"].encode() in ending.heard
+
+
+def test_a_stranger_with_a_large_message_is_told_why_by_a_library(knocked):
+    large = explain_request(text="x" * MESSAGE_BYTES)
+    with grpc.insecure_channel(knocked.address) as channel:
+        stub = attribution_pb2_grpc.AttributionServiceStub(channel)
+        refused = refusal(lambda: stub.Explain(large, timeout=SECONDS))
+        assert refused == (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_MISSING")
 
 
 def test_health_is_told_to_anybody_over_tls_by_the_command_too(vault, guarded, wire):
