@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from m2ib_server import __version__
 from m2ib_server.access.opening import Access
+from m2ib_server.access.threshold import Threshold
 from m2ib_server.api import CallLog, Desk, Lifecycle, Reception
 from m2ib_server.api.call import CallObserver
 from m2ib_server.engine import (
@@ -32,7 +33,7 @@ from m2ib_server.sight.audit_log import AuditLog, open_audit_log
 from m2ib_server.sight.metrics import Metrics
 from m2ib_server.telemetry import log_event
 from m2ib_server.watch import ENGINE_GIVEN_UP, HealthBoard, Stop, Watchdog, drain
-from m2ib_server.wire import EXPLAINING, Services, build_wire, counted_services
+from m2ib_server.wire import EXPLAINING, GUARDED, Services, build_wire, counted_services
 
 if TYPE_CHECKING:
     from m2ib_server.sight.tracing import Tracing
@@ -156,7 +157,8 @@ async def serve(
     desk = Desk(rooms.catalogue, rooms.fleet, settings)
     services = Services(desk=desk, repository=rooms.repository, reception=reception, statistics=books.statistics)
     board, stop = HealthBoard(), Stop()
-    wire = build_wire(services, board, settings, [rooms.metrics.rpcs] if rooms.metrics else [])
+    threshold = Threshold(access.gate, reception, GUARDED)
+    wire = build_wire(services, board, settings, [rooms.metrics.rpcs, threshold] if rooms.metrics else [threshold])
     watchdog = Watchdog(rooms.fleet, rooms.catalogue, board, settings.watch, services=EXPLAINING, lifecycle=lifecycle)
     rooms.catalogue.watch(watchdog.wake)
     with stop.on_signals(is_stdin_one=settings.exit_with_stdin):

@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection
 from m2ib.oip import inference_pb2, inference_pb2_grpc
 from m2ib.v1 import attribution_pb2, attribution_pb2_grpc, model_repository_pb2, model_repository_pb2_grpc
 from m2ib_server.access.address import UNIX
-from m2ib_server.access.doors import Doors
+from m2ib_server.access.doors import SCOPES, Doors
 from m2ib_server.admin import ModelRepositoryServicer
 from m2ib_server.api import AttributionServicer, Desk, Parsing, Reception
 from m2ib_server.oip import InferenceServicer, InferenceStatistics
@@ -23,6 +23,7 @@ from m2ib_server.telemetry import log_event
 from m2ib_server.watch import HealthBoard, HealthServicer
 
 EXPLAINING = (AttributionServicer.name, InferenceServicer.name)  # the services that serve when a model does
+GUARDED = SCOPES | {each.name: each.scope for each in (AttributionServicer, InferenceServicer, ModelRepositoryServicer)}
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 MAX_STREAMS = 2048  # of a connection at a time; more wait in the client, and without a bound each would take memory
 PROBE_BYTES = 4096  # no question for health is longer

@@ -45,6 +45,7 @@ def open_access(settings: AccessSettings, listen: str) -> Access:
             certificate_scopes=settings.certificate_scopes,
             certificate_admins=settings.certificate_admins,
             anonymous=anonymous,
+            asks_for_certificates=settings.client_ca is not None,
         ),
         credentials=_credentials(settings),
     )
