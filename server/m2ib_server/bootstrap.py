@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from m2ib_server import __version__
 from m2ib_server.access.opening import Access
 from m2ib_server.access.threshold import Threshold
+from m2ib_server.apart import apart
 from m2ib_server.api import CallLog, Desk, Lifecycle, Reception
 from m2ib_server.api.call import CallObserver
 from m2ib_server.engine import (
@@ -86,7 +87,7 @@ class Books:
         if self.audit_log is not None:
             self.audit_log.close()
         if self.tracing is not None:
-            await asyncio.to_thread(self.tracing.close)
+            await apart(self.tracing.close, "m2ib-closing")
         if self.metrics is not None:
             self.metrics.close()
 
@@ -212,7 +213,7 @@ async def _end(rooms: Rooms, desk: Desk) -> None:
     """End the engines, and what works for them."""
     for engine in rooms.fleet:
         log_event("engine stopping", **engine.tally())
-    await asyncio.to_thread(rooms.fleet.close, ENGINE_SECONDS)
+    await apart(lambda: rooms.fleet.close(ENGINE_SECONDS), "m2ib-closing")
     rooms.repository.close()
     desk.close()
 

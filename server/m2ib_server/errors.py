@@ -198,6 +198,20 @@ class AliasesCorrupt(ServiceError):
         super().__init__(f"{file}: seen {seen}; allowed: {allowed}")
 
 
+class ModelsStalled(ServiceError):
+    """The models' folder or the aliases' file does not answer, as on a mount whose server has gone."""
+
+    code = Code.UNAVAILABLE
+    reason = "MODELS_STALLED"
+
+    def __init__(self, *, seconds: float) -> None:
+        """Tell how long it was waited for."""
+        super().__init__(
+            f"the folder of models or the file of aliases has not answered within {seconds:g} s; a change of the file "
+            "that had begun may still come about; retry later"
+        )
+
+
 class ModelGone(ServiceError):
     """The model was unloaded before the work on it was done; another version may serve in its place."""
 

@@ -119,6 +119,7 @@ ANSWERS: Mapping[type[ServiceError], Answer] = MappingProxyType(
         errors.CredentialsExpired: UNIDENTIFIED,
         errors.ScopeMissing: FORBIDDEN,
         errors.AccessFileUnusable: UNUSABLE,
+        errors.ModelsStalled: AWAY,
         errors.ModelGone: AWAY,
         errors.Loading: AWAY,
         errors.Draining: AWAY,

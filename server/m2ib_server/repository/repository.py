@@ -19,6 +19,7 @@ from m2ib_server.errors import (
 )
 from m2ib_server.package import MODEL_NAME, find_packages, version_key
 from m2ib_server.repository.aliases import FILE_NAME, AliasFile, changed_aliases, is_alias
+from m2ib_server.repository.lane import Lane
 from m2ib_server.repository.loader import Loader
 from m2ib_server.repository.memory import check_room
 from m2ib_server.repository.plan import Known, plan_after
@@ -28,13 +29,25 @@ from m2ib_server.settings import RepositorySettings
 from m2ib_server.telemetry import log_event
 
 Outcome = TypeVar("Outcome")
+PATIENCE_SECONDS = 30.0  # how long the folder, or the file of aliases, may take to answer
 
 
 class Repository:
     """The models of a folder. One event loop's alone, but for `load_all`: nothing is asked before that has ended."""
 
-    def __init__(self, models: Path, catalogue: Catalogue, loader: Loader, settings: RepositorySettings) -> None:
-        """Load from `models`, show in `catalogue`; `load_all` begins."""
+    def __init__(
+        self,
+        models: Path,
+        catalogue: Catalogue,
+        loader: Loader,
+        settings: RepositorySettings,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        """Load from `models`, show in `catalogue`; `load_all` begins.
+
+        Whatever looks at the folder or the file of aliases afterwards raises ModelsStalled after `patience_seconds`.
+        """
         self._models = models
         self._catalogue = catalogue
         self._loader = loader
@@ -50,6 +63,7 @@ class Repository:
         self._missing: frozenset[Key] = frozenset()
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._folder_lane, self._file_lane = Lane(patience_seconds), Lane(patience_seconds)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="m2ib-load")
 
     @property
@@ -248,7 +262,7 @@ class Repository:
         stays where it leads; one that leads nowhere yet does not fall back on another version.
         """
         try:
-            written = await asyncio.to_thread(self._file.read)
+            written = await self._file_lane.run(self._file.read)
         except AliasesCorrupt as error:
             log_event("aliases not followed", reason=error.reason)
             return
@@ -333,7 +347,7 @@ class Repository:
     async def _keep(self, aliases: Aliases) -> None:
         """Keep aliases as an operator wants them, whatever is in force: the file may say otherwise."""
         before = self._aliases
-        await asyncio.to_thread(lambda: self._file.keep(before, aliases))
+        await self._file_lane.run(lambda: self._file.keep(before, aliases))
 
     def _note_failure(self, entry: Entry, error: ServiceError) -> None:
         """Log a package that could not be loaded, once; one that is not usable waits until a file of it changes."""
@@ -391,8 +405,8 @@ class Repository:
             task.exception()  # whoever waits for it is told; one that left is not missed
 
     async def _scan(self) -> tuple[Entry, ...]:
-        """Look at the folder, on a thread that no load holds up."""
-        return await asyncio.to_thread(scan, self._models)
+        """Look at the folder, on a thread that no load holds up; who asks at the same time shares a look."""
+        return await self._folder_lane.share(lambda: scan(self._models))
 
     async def _aside(self, work: Callable[[], Outcome]) -> Outcome:
         """Load or unload on the one thread for it, in the order asked for."""
