@@ -25,6 +25,7 @@ class FakeLoader:
     def __init__(self):
         self.loaded, self.unloaded = [], []
         self.faulty = set()  # folders whose warm-up fails
+        self.broken, self.broken_loads = set(), 0  # folders whose load ends by a fault that nobody foresaw
         self.gate = threading.Event()
         self.gate.set()
         self.at_once = self.most_at_once = 0
@@ -37,6 +38,9 @@ class FakeLoader:
         self.most_at_once = max(self.most_at_once, self.at_once)
         assert self.gate.wait(timeout=60)
         self.at_once -= 1
+        if folder in self.broken:
+            self.broken_loads += 1
+            raise OSError("of the folder's disk")
         if folder in self.faulty:
             raise PackageCorrupt(str(folder), seen="features that are not finite", allowed="finite ones")
         model = FakeModel(folder)

@@ -509,3 +509,15 @@ async def test_who_asks_during_a_scan_is_told_of_what_was_there_before_the_askin
     let_go()
     await early
     assert all("tiny:2" in states(reports) for reports in await asyncio.gather(*late))
+
+
+async def test_a_fault_that_nobody_foresaw_in_one_package_keeps_a_look_from_no_other(bench):
+    bench.loader.broken.add(bench.put("2"))
+    bench.put("3")
+    AliasFile(bench.models / "aliases.json").write({"tiny": {"champion": "1"}})
+    for _ in range(2):
+        await bench.repository.look()
+    assert bench.shown == ["tiny:1", "tiny:3"]
+    assert repr(bench.catalogue.find("tiny")) == "tiny:1"
+    assert states(await bench.repository.versions())["tiny:2"] is State.UNUSABLE
+    assert bench.loader.broken_loads == 1  # not again before a file of it changes
