@@ -1,6 +1,7 @@
 """Owns what is loaded: brings versions into service and takes them out, one change after the other, each whole."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,7 +27,7 @@ from m2ib_server.repository.plan import Known, plan_after
 from m2ib_server.repository.report import Failure, Resident, State, VersionReport, report_versions
 from m2ib_server.repository.shelf import Entry, Key, find_entry, scan
 from m2ib_server.settings import RepositorySettings
-from m2ib_server.telemetry import log_event
+from m2ib_server.telemetry import log_event, origin_of
 
 Outcome = TypeVar("Outcome")
 PATIENCE_SECONDS = 30.0  # how long the folder, or the file of aliases, may take to answer
@@ -251,6 +252,8 @@ class Repository:
                 await self._load(*entry.key)
             except ServiceError as error:
                 self._note_failure(entry, error)
+            except Exception as error:  # whatever it is, the other packages and the aliases get their turn
+                self._note_surprise(entry, error)
         for key in plan.unload:
             self._withdraw(self._ready[key])
         await self._follow_aliases()
@@ -357,6 +360,14 @@ class Repository:
             log_event("model not loaded", model=name, version=version, reason=error.reason)
         signature = entry.signature if isinstance(error, PackageCorrupt) else ()
         self._failures[entry.folder] = Failure(signature=signature, reason=error.reason, text=str(error))
+
+    def _note_surprise(self, entry: Entry, error: Exception) -> None:
+        """Log a load that ended by a fault that nobody foresaw; the package waits until a file of it changes."""
+        name, version = entry.key
+        fields = {"reason": ServiceError.reason, "error_type": type(error).__name__, "origin": origin_of(error)}
+        log_event("model not loaded", level=logging.ERROR, model=name, version=version, **fields)
+        text = f"a load that ended in {type(error).__name__}; the log has its origin"
+        self._failures[entry.folder] = Failure(signature=entry.signature, reason=ServiceError.reason, text=text)
 
     def _report(self, resident: Resident, state: State, on_disk: set[str]) -> VersionReport:
         model, (name, version) = resident.model, resident.key
