@@ -7,7 +7,6 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
-from grpc_health.v1 import health
 
 from fakes.image_files import SEEDS
 from good_calls import GOOD, GOOD_CHANGES, GOOD_INFERENCES, INFERENCE
@@ -20,9 +19,9 @@ from m2ib_server.api import AttributionServicer, Desk, OpenGate, Reception
 from m2ib_server.bootstrap import build
 from m2ib_server.errors import InvalidField
 from m2ib_server.imaging import ImageLimits, render
-from m2ib_server.oip import InferenceServicer, InferenceStatistics, MirroredHealth
+from m2ib_server.oip import InferenceServicer, InferenceStatistics
 from m2ib_server.settings import RequestLimits, ServerSettings
-from m2ib_server.watch import MODEL_HEALTH
+from m2ib_server.watch import HealthBoard
 
 LIMITS = ImageLimits(max_bytes=1 << 20, max_pixels=1 << 20)
 BETWEEN = b"\xf0\x9f\xa7\xa8"  # stands between the messages of a stream
@@ -125,8 +124,9 @@ class Inferences(Messages):
     good = GOOD_INFERENCES
 
     def _servicer_of(self, desk: Desk, reception: Reception, settings: ServerSettings) -> Any:
-        mirrored = MirroredHealth(health.aio.HealthServicer(), MODEL_HEALTH)
-        return InferenceServicer(desk, reception, self._rooms.repository, mirrored, InferenceStatistics(), settings)
+        return InferenceServicer(
+            desk, reception, self._rooms.repository, HealthBoard(), InferenceStatistics(), settings
+        )
 
     def _check(self, answer: Message) -> None:
         assert isinstance(answer, oip.ModelStreamInferResponse)

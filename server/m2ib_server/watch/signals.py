@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from m2ib_server.apart import apart
 from m2ib_server.telemetry import log_event
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -45,26 +46,7 @@ class Stop:
         Raises:
             Exception: whatever the work raises.
         """
-        done: asyncio.Future[None] = self._loop.create_future()
-
-        def settle(error: Exception | None) -> None:
-            if done.done():  # left behind: nobody asks any more
-                return
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
-
-        def run() -> None:
-            error: Exception | None = None
-            try:
-                work()
-            except Exception as raised:
-                error = raised
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                self._loop.call_soon_threadsafe(settle, error)
-
-        threading.Thread(target=run, name="m2ib-load", daemon=True).start()
+        done = asyncio.ensure_future(apart(work, "m2ib-load"))
         either: list[asyncio.Future[Any]] = [done, self._reason]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not done.done():
