@@ -125,7 +125,7 @@ def stalled(read, *, seconds=3.0):
 
 
 FAST = settings_pb2.Settings(steps=1, samples=1)
-SLOW = settings_pb2.Settings(steps=1000, samples=200)
+SLOW = settings_pb2.Settings(steps=500, samples=50)  # so that a batch of it takes long, and not too long to be let in
 
 
 def test_an_uploaded_image_is_explained_by_its_handle(stub):
